@@ -1,0 +1,1 @@
+"""Judgement: pure, of the standard library alone, given ``now``."""

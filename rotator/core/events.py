@@ -1,0 +1,439 @@
+"""What happened, in the past tense. Events carry names, numbers, times and fingerprints, never a secret.
+
+Each event is a frozen dataclass with a stable dotted ``name``, a ``level`` (of the journal's words) and a
+``sentence`` for a person. Listeners tell them on; nothing decides by them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import IntEnum
+from typing import ClassVar
+
+
+class Level(IntEnum):
+    """Severities with the numbers of syslog(3); a smaller number is graver."""
+
+    CRITICAL = 2
+    ERROR = 3
+    WARNING = 4
+    NOTICE = 5
+    INFO = 6
+    DEBUG = 7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened; ``at`` is when."""
+
+    name: ClassVar[str]
+    level: ClassVar[Level]
+    at: datetime
+
+    @property
+    def sentence(self) -> str:
+        raise NotImplementedError
+
+
+def _mended(text: str, mend: str) -> str:
+    return f"{text}; {mend}" if mend else text
+
+
+def _until(later: datetime | None, now: datetime) -> str:
+    return "when a person acts" if later is None else f"in {brief(later - now)}"
+
+
+def brief(span: timedelta) -> str:
+    """A duration as a person says it: ``45s``, ``12m``, ``3h05m``, ``6d``."""
+    seconds = max(0, round(span.total_seconds()))
+    if seconds < 90:
+        return f"{seconds}s"
+    minutes = seconds // 60
+    if minutes < 90:
+        return f"{minutes}m"
+    hours, rest = divmod(minutes, 60)
+    return f"{hours}h{rest:02d}m" if hours < 48 else f"{hours // 24}d"
+
+
+# --- the daemon -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started(Event):
+    name = "daemon.started"
+    level = Level.INFO
+    version: str
+    grants: int
+
+    @property
+    def sentence(self) -> str:
+        return f"rotator {self.version} started with {self.grants} grant{'' if self.grants == 1 else 's'}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BecameReady(Event):
+    name = "daemon.ready"
+    level = Level.INFO
+    status: str
+
+    @property
+    def sentence(self) -> str:
+        return f"ready: {self.status}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopping(Event):
+    name = "daemon.stopping"
+    level = Level.INFO
+    in_flight: int
+
+    @property
+    def sentence(self) -> str:
+        return f"stopping; {self.in_flight} exchange(s) in flight are saved first" if self.in_flight else "stopping"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reloaded(Event):
+    name = "configuration.reloaded"
+    level = Level.INFO
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+    removed: tuple[str, ...]
+
+    @property
+    def sentence(self) -> str:
+        parts = [
+            f"{word} {', '.join(names)}"
+            for word, names in (("added", self.added), ("changed", self.changed), ("removed", self.removed))
+            if names
+        ]
+        return "configuration reloaded: " + ("; ".join(parts) or "nothing changed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReloadRejected(Event):
+    name = "configuration.rejected"
+    level = Level.ERROR
+    reason: str
+
+    @property
+    def sentence(self) -> str:
+        return f"configuration not reloaded, the old one is kept: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warned(Event):
+    """A setting works but has a better way, or the surroundings are odd."""
+
+    name = "daemon.warned"
+    level = Level.WARNING
+    text: str
+
+    @property
+    def sentence(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockBehind(Event):
+    name = "clock.behind"
+    level = Level.WARNING
+    high_water: datetime
+
+    @property
+    def sentence(self) -> str:
+        return (
+            f"the clock is {brief(self.high_water - self.at)} behind a time already seen; "
+            "every grant is refreshed before its stored expiry is trusted"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreTroubled(Event):
+    """The store did not take a write; nothing is lost, the write is tried again."""
+
+    name = "store.troubled"
+    level = Level.ERROR
+    reason: str
+    doing: str
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.doing}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFailed(Event):
+    """A defect: something raised that nothing was written to raise. The grant is left to the next sweep."""
+
+    name = "daemon.defect"
+    level = Level.CRITICAL
+    doing: str
+    error: str
+
+    @property
+    def sentence(self) -> str:
+        return f"defect while {self.doing}: {self.error}; please report it"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventsDropped(Event):
+    name = "bus.dropped"
+    level = Level.WARNING
+    listener: str
+    count: int
+
+    @property
+    def sentence(self) -> str:
+        return f"listener {self.listener} was too slow: {self.count} event(s) were not told to it"
+
+
+# --- a grant ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantEvent(Event):
+    grant: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enrolled(GrantEvent):
+    name = "grant.enrolled"
+    level = Level.INFO
+    lineage: str
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.grant}: enrolled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityChanged(GrantEvent):
+    name = "grant.identity_changed"
+    level = Level.WARNING
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.grant}: provider, client or user changed; the stored tokens belong to another and are not used"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeStarted(GrantEvent):
+    name = "exchange.started"
+    level = Level.DEBUG
+    kind: str
+    generation: int
+    attempt: int
+
+    @property
+    def sentence(self) -> str:
+        again = f", attempt {self.attempt}" if self.attempt > 1 else ""
+        return f"{self.grant}: {self.kind} exchange of generation {self.generation} started{again}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rotated(GrantEvent):
+    name = "token.rotated"
+    level = Level.NOTICE
+    kind: str
+    generation: int
+    expires_at: datetime
+    due_at: datetime | None
+
+    @property
+    def sentence(self) -> str:
+        return (
+            f"{self.grant}: generation {self.generation} by {self.kind}, valid for {brief(self.expires_at - self.at)}, "
+            f"next rotation {_until(self.due_at, self.at)}"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerOdd(GrantEvent):
+    """The exchange went well but the answer had something an operator should know."""
+
+    name = "answer.odd"
+    level = Level.WARNING
+    remark: str
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.grant}: {self.remark}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeFailed(GrantEvent):
+    name = "exchange.failed"
+    level = Level.WARNING
+    kind: str
+    cls: str
+    reason: str
+    mend: str
+    next_at: datetime | None
+    valid_until: datetime | None
+
+    @property
+    def sentence(self) -> str:
+        if self.valid_until is None or self.valid_until <= self.at:
+            serving = "no valid token is published"
+        else:
+            serving = f"the published token holds for {brief(self.valid_until - self.at)}"
+        text = f"{self.grant}: {self.kind} exchange {self.cls}: {self.reason}"
+        return f"{_mended(text, self.mend)}; tried again {_until(self.next_at, self.at)}, {serving}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoubtRaised(GrantEvent):
+    name = "exchange.doubtful"
+    level = Level.WARNING
+    cause: str
+    plan: str
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.grant}: nobody knows whether the refresh token was spent ({self.cause}); {self.plan}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainLost(GrantEvent):
+    name = "grant.chain_lost"
+    level = Level.ERROR
+    reason: str
+    plan: str
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.grant}: the refresh token is dead ({self.reason}); {self.plan}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PersonNeeded(GrantEvent):
+    name = "grant.person_needed"
+    level = Level.ERROR
+    reason: str
+    mend: str
+
+    @property
+    def sentence(self) -> str:
+        return _mended(f"{self.grant}: {self.reason}", self.mend)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetSpent(GrantEvent):
+    name = "grant.budget_spent"
+    level = Level.ERROR
+    next_at: datetime
+
+    @property
+    def sentence(self) -> str:
+        return (
+            f"{self.grant}: the budget of password exchanges is spent; the next is allowed "
+            f"{_until(self.next_at, self.at)}, or at once by `rotator rotate --force {self.grant}`"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latched(GrantEvent):
+    name = "grant.latched"
+    level = Level.CRITICAL
+    reason: str
+    mend: str
+
+    @property
+    def sentence(self) -> str:
+        return _mended(f"{self.grant}: latched, no further exchange: {self.reason}", self.mend)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unlatched(GrantEvent):
+    name = "grant.unlatched"
+    level = Level.NOTICE
+    why: str
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.grant}: latch released: {self.why}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreBehind(GrantEvent):
+    name = "store.behind"
+    level = Level.ERROR
+    target: str
+    stored: int
+    found: int
+
+    @property
+    def sentence(self) -> str:
+        return (
+            f"{self.grant}: target {self.target} holds generation {self.found}, the store only {self.stored}: "
+            "the store is an old copy; nothing older is published"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retired(GrantEvent):
+    name = "grant.retired"
+    level = Level.NOTICE
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.grant}: retired; its stored tokens are deleted"
+
+
+# --- a target ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetEvent(GrantEvent):
+    target: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivered(TargetEvent):
+    """``found`` says what stood there before: nothing, an older generation, something foreign."""
+
+    name = "token.delivered"
+    level = Level.INFO
+    generation: int
+    found: str
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.grant}: generation {self.generation} published to {self.target} (before: {self.found})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repaired(TargetEvent):
+    name = "target.repaired"
+    level = Level.WARNING
+    generation: int
+    found: str
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.grant}: target {self.target} was {self.found} and is put right (generation {self.generation})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryFailed(TargetEvent):
+    name = "delivery.failed"
+    level = Level.ERROR
+    reason: str
+    retry_at: datetime
+
+    @property
+    def sentence(self) -> str:
+        again = _until(self.retry_at, self.at)
+        return f"{self.grant}: target {self.target} not written: {self.reason}; tried again {again}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetRemoved(TargetEvent):
+    name = "target.removed"
+    level = Level.INFO
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.grant}: target {self.target} is no longer configured and its token has expired; it was deleted"

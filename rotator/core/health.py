@@ -1,0 +1,191 @@
+"""The verdict: how every grant stands, in words that every page, probe and status line shows alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from rotator.core.events import brief
+from rotator.core.grants import Grant, OutcomeClass
+from rotator.core.policy import Budget
+from rotator.core.publication import rfc3339
+
+
+class State(StrEnum):
+    """One word for how a grant stands; the first that fits, from top to bottom."""
+
+    LATCHED = "latched"
+    PERSON_NEEDED = "needs a person"
+    EMPTY = "no token yet"
+    EXPIRED = "expired"
+    DOUBT = "in doubt"
+    RETRYING = "retrying"
+    FRESH = "fresh"
+
+
+class Startup(StrEnum):
+    """Which grants must be settled before the daemon says that it is ready."""
+
+    ALL = "all"
+    ANY = "any"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class TargetHealth:
+    """``generation`` None: nothing of ours stands there yet. ``trouble`` is empty where all is well."""
+
+    name: str
+    location: str
+    generation: int | None
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GrantHealth:
+    """One grant as shown. ``reason`` is empty for a fresh one, else says why and how to mend it."""
+
+    name: str
+    provider: str
+    state: State
+    reason: str
+    generation: int
+    issued_at: datetime | None
+    expires_at: datetime | None
+    due_at: datetime | None
+    passwords_left: int | None
+    targets: tuple[TargetHealth, ...]
+    published: bool
+
+    @property
+    def decided(self) -> bool:
+        """Published, or in a state that waiting alone does not change."""
+        return self.published or self.state in (State.LATCHED, State.PERSON_NEEDED)
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The whole snapshot at ``at``."""
+
+    at: datetime
+    grants: tuple[GrantHealth, ...]
+
+    def settled(self, require: Startup) -> bool:
+        """Whether READY=1 may be said under ``startup.require``."""
+        if require is Startup.NONE or not self.grants:
+            return True
+        decided = [grant.decided for grant in self.grants]
+        return all(decided) if require is Startup.ALL else any(decided)
+
+    @property
+    def well(self) -> bool:
+        """Every grant has a valid token in every target."""
+        return all(grant.published for grant in self.grants)
+
+    def line(self) -> str:
+        """The one line for STATUS= and for the end of a command."""
+        if not self.grants:
+            return "no grants are configured"
+        published = sum(grant.published for grant in self.grants)
+        parts = [f"{published}/{len(self.grants)} grants published"]
+        bad = [grant for grant in self.grants if grant.reason]
+        parts.extend(f"{grant.name}: {grant.reason}" for grant in bad[:3])
+        if len(bad) > 3:
+            parts.append(f"and {len(bad) - 3} more")
+        coming = [(grant.due_at, grant.name) for grant in self.grants if grant.due_at is not None]
+        if coming:
+            due, name = min(coming)
+            parts.append(f"next rotation in {brief(due - self.at)} ({name})")
+        return "; ".join(parts)
+
+
+def examine(
+    grant: Grant, provider: str, budget: Budget | None, targets: Sequence[TargetHealth], now: datetime
+) -> GrantHealth:
+    """Judge one grant. ``budget`` None where no password is configured."""
+    state, reason = _state(grant, now)
+    valid = grant.holds_valid(now) and not grant.unproven
+    generation = grant.access.generation if grant.access is not None else None
+    behind = [target for target in targets if target.generation != generation or target.trouble]
+    if valid and behind and not reason:
+        reason = "; ".join(f"target {one.name} {one.trouble or 'is not written yet'}" for one in behind)
+    access = grant.access
+    return GrantHealth(
+        name=grant.name,
+        provider=provider,
+        state=state,
+        reason=reason,
+        generation=grant.generation,
+        issued_at=access.issued_at if access else None,
+        expires_at=access.expires_at if access else None,
+        due_at=grant.due_at,
+        passwords_left=None if budget is None else budget.left(grant.debits, now),
+        targets=tuple(targets),
+        published=valid and not behind,
+    )
+
+
+def _state(grant: Grant, now: datetime) -> tuple[State, str]:
+    trouble = "" if grant.trouble is None else _why(grant)
+    if grant.latch is not None:
+        since = grant.latch.since.strftime("%Y-%m-%d %H:%M:%SZ")
+        return State.LATCHED, f"{grant.latch.reason}, latched since {since}; {grant.latch.mend}"
+    if grant.due_at is None:
+        return State.PERSON_NEEDED, trouble or "waits for a person"
+    if grant.access is None:
+        return State.EMPTY, trouble or "the first exchange is on its way"
+    if not grant.access.is_valid(now):
+        return State.EXPIRED, trouble or "expired; the exchange is on its way"
+    if grant.doubt is not None:
+        return State.DOUBT, f"nobody knows whether the refresh token was spent: {grant.doubt.cause}"
+    if grant.trouble is not None:
+        return State.RETRYING, trouble
+    return State.FRESH, ""
+
+
+def _why(grant: Grant) -> str:
+    trouble = grant.trouble
+    assert trouble is not None  # noqa: S101 (the caller looked)
+    text = trouble.message
+    if trouble.cls is not OutcomeClass.REFRESH_DEAD:
+        text = f"{trouble.cls.value}: {text}"
+    return f"{text}; {trouble.mend}" if trouble.mend else text
+
+
+def document(health: Health) -> dict[str, object]:
+    """The snapshot as JSON-ready data; ``schema`` goes up when a key changes its meaning."""
+    return {
+        "schema": 1,
+        "at": rfc3339(health.at),
+        "published": health.well,
+        "line": health.line(),
+        "grants": {grant.name: _grant_document(grant, health.at) for grant in health.grants},
+    }
+
+
+def _grant_document(grant: GrantHealth, now: datetime) -> Mapping[str, object]:
+    return {
+        "state": grant.state.value,
+        "reason": grant.reason,
+        "provider": grant.provider,
+        "published": grant.published,
+        "decided": grant.decided,
+        "generation": grant.generation,
+        "issued_at": _time(grant.issued_at),
+        "expires_at": _time(grant.expires_at),
+        "expires_in": None if grant.expires_at is None else max(0.0, (grant.expires_at - now).total_seconds()),
+        "due_at": _time(grant.due_at),
+        "passwords_left": grant.passwords_left,
+        "targets": {
+            target.name: {
+                "location": target.location, "generation": target.generation, "trouble": target.trouble,
+            }
+            for target in grant.targets
+        },
+    }  # fmt: skip
+
+
+def _time(at: datetime | None) -> str | None:
+    return None if at is None else rfc3339(at)

@@ -1,0 +1,160 @@
+"""When: rotation windows, jitter, backoff and budgets, as arithmetic on given times.
+
+Nothing here asks the time or rolls dice: ``now`` and ``chance`` (a number in [0, 1)) are handed in.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+ZERO = timedelta(0)
+SHORT_LIFETIME = timedelta(minutes=2)
+CLOCK_TOLERANCE = timedelta(seconds=2)
+
+
+class Reuse(StrEnum):
+    """What a spent refresh token costs when it is presented again (a provider's quirk)."""
+
+    HARMLESS = "harmless"
+    KILLS_FAMILY = "kills_family"
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One reading of all clocks: wall time (aware UTC), the boot's id and CLOCK_BOOTTIME since that boot.
+
+    Wall time may be set by anybody; the boot-time clock only goes forward and counts suspension
+    (clock_gettime(2)), but means nothing in another boot.
+    """
+
+    now: datetime
+    boot_id: str
+    boottime: timedelta
+
+    def elapsed_since(self, earlier: Moment) -> timedelta | None:
+        """Time that surely passed since ``earlier``; None across a boot or a stepped wall clock."""
+        if earlier.boot_id != self.boot_id:
+            return None
+        ticked = self.boottime - earlier.boottime
+        if abs((self.now - earlier.now) - ticked) > CLOCK_TOLERANCE:
+            return None
+        return ticked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """How many password exchanges may be spent: ``limit`` in any ``window``, at least ``apart``."""
+
+    limit: int = 3
+    window: timedelta = timedelta(hours=24)
+    apart: timedelta = timedelta(minutes=15)
+
+    def left(self, debits: tuple[datetime, ...], now: datetime) -> int:
+        return max(0, self.limit - len(self.within(debits, now)))
+
+    def within(self, debits: tuple[datetime, ...], now: datetime) -> tuple[datetime, ...]:
+        """The debits that still count. One from the future (the clock was set back) counts as well."""
+        return tuple(at for at in debits if at > now - self.window)
+
+    def allowed_at(self, debits: tuple[datetime, ...], now: datetime, *, retry: bool = False) -> datetime:
+        """The earliest time of the next password exchange; ``now`` or before means at once.
+
+        ``retry`` is the one extra try after a lost answer: it counts against the limit but need not keep apart.
+        """
+        if self.limit == 0:
+            return now + self.window
+        counting = sorted(min(at, now) for at in self.within(debits, now))
+        earliest = now
+        if len(counting) >= self.limit:
+            earliest = counting[-self.limit] + self.window
+        if counting and not retry:
+            earliest = max(earliest, counting[-1] + self.apart)
+        return earliest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """Everything the lifecycle must know of one grant's provider and settings."""
+
+    rotate_at: float = 0.75
+    jitter: float = 0.05
+    spacing: timedelta = timedelta(seconds=30)
+    deadline: timedelta = timedelta(seconds=30)
+    reuse: Reuse = Reuse.HARMLESS
+    grace: timedelta = ZERO
+    resend_after: timedelta = timedelta(seconds=2)
+    default_lifetime: timedelta = timedelta(hours=1)
+    longest_lifetime: timedelta = timedelta(hours=24)
+    refresh_lifetime: timedelta | None = timedelta(days=14)
+    budget: Budget = Budget()
+    password: bool = False
+    backoff_base: timedelta = timedelta(seconds=1)
+    backoff_cap: timedelta = timedelta(minutes=5)
+
+    @property
+    def lease(self) -> timedelta:
+        """A lease outlives the exchange: deadline plus a margin to save in, so that nobody starts beside it."""
+        return self.deadline + max(timedelta(seconds=3), self.deadline / 2)
+
+
+def spacing(lifetime: timedelta, rules: Rules) -> timedelta:
+    """Least time between a granted exchange and the next: no answer of a provider can make a tight loop."""
+    return min(rules.spacing, lifetime / 2)
+
+
+def due_at(issued_at: datetime, lifetime: timedelta, now: datetime, rules: Rules, chance: float) -> datetime:
+    """When to rotate: at ``rotate_at`` of the lifetime give or take ``jitter``, spaced, and well inside the
+    refresh token's own life (a quarter of it), so that a very long access token cannot outlive its grant."""
+    share = rules.rotate_at + rules.jitter * (2 * chance - 1)
+    wanted = issued_at + lifetime * share
+    if rules.refresh_lifetime is not None:
+        wanted = min(wanted, issued_at + rules.refresh_lifetime / 4)
+    return max(wanted, now + spacing(lifetime, rules))
+
+
+def backoff(failures: int, rules: Rules, chance: float) -> timedelta:
+    """Delay after the n-th consecutive failure: doubling, capped, with jitter over the upper half.
+
+    Half a step is kept as a floor where full jitter would allow zero: the delay must never be a tight loop.
+    """
+    step = min(rules.backoff_cap, rules.backoff_base * (1 << min(max(failures, 1) - 1, 20)))
+    return step / 2 + step / 2 * chance
+
+
+def slow_backoff(failures: int, first: timedelta, last: timedelta) -> timedelta:
+    """Delay for what only an operator mends: from ``first`` doubling to ``last``, without jitter."""
+    return min(last, first * (1 << min(max(failures, 1) - 1, 20)))
+
+
+def read_lifetime(raw: object) -> timedelta | None:
+    """An ``expires_in`` as it came, or None where it is unusable.
+
+    Providers send numbers, numeric strings and floats (floored); a bool, zero, a negative number, NaN, infinity
+    and anything else is unusable (RFC 6749 section 5.1 asks for seconds).
+    """
+    if isinstance(raw, bool):
+        return None
+    if isinstance(raw, str):
+        text = raw.strip()
+        if not (text.isascii() and text.replace(".", "", 1).isdigit() and len(text) <= 32):
+            return None
+        raw = float(text)
+    if not isinstance(raw, (int, float)) or not math.isfinite(raw):
+        return None
+    seconds = math.floor(raw)
+    if seconds <= 0:
+        return None
+    # 10^9 s is 31 years: beyond any token, and far below what timedelta can hold.
+    return timedelta(seconds=min(seconds, 10**9))
+
+
+def lifetime(told: timedelta | None, rules: Rules, last_good: timedelta | None) -> timedelta:
+    """The lifetime to count on: what was told, capped; the default where nothing usable was told, and then
+    never more than the last good one."""
+    if told is not None:
+        return min(told, rules.longest_lifetime)
+    guess = min(rules.default_lifetime, rules.longest_lifetime)
+    return guess if last_good is None else min(guess, last_good)

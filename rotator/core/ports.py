@@ -1,0 +1,345 @@
+"""What the engine needs of the world. Each docstring is a contract: atomicity, idempotence, cancellation, errors.
+
+`tests/contracts` runs one suite per port over every implementation, the lab's twins included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import IntEnum
+from typing import Protocol
+
+from rotator.core import events
+from rotator.core.grants import Grant, Kind, Outcome
+from rotator.core.policy import Moment, Rules
+from rotator.core.publication import Publication, Settled
+from rotator.core.tokens import Secret
+
+
+class Clock(Protocol):
+    """The only source of time, and the alarm bell. Never blocks; every ring is a plain call on the event loop."""
+
+    def now(self) -> datetime:
+        """Wall time, aware UTC."""
+        ...
+
+    def moment(self) -> Moment:
+        """Wall time, boot id and boot-time clock, read together."""
+        ...
+
+    def alarm(self, at: datetime | None, ring: Callable[[], None]) -> None:
+        """Set *the* alarm, replacing the one before; None takes it away. A time in the past rings at once.
+
+        It may ring late or twice (a suspended machine, a stepped clock): whoever is rung looks for himself."""
+        ...
+
+    def beat(self, name: str, every: timedelta, ring: Callable[[], None]) -> None:
+        """Ring every ``every`` until `stop`; a beat of the same name is replaced, missed beats fall together."""
+        ...
+
+    async def wait_until(self, at: datetime) -> None:
+        """Return at ``at`` or later. Cancellation returns at once and leaves nothing behind."""
+        ...
+
+    def deadline(self, limit: timedelta) -> AbstractAsyncContextManager[object]:
+        """A scope that raises TimeoutError in its owner once ``limit`` has passed."""
+        ...
+
+    def stop(self) -> None:
+        """Ring no more. Idempotent."""
+        ...
+
+
+class Dice(Protocol):
+    """Chance, seeded in the lab."""
+
+    def chance(self) -> float:
+        """A number in [0, 1), for jitter."""
+        ...
+
+    def name(self) -> str:
+        """A fresh random identifier of at least 96 bits, for lineages and owners."""
+        ...
+
+
+class Reach(IntEnum):
+    """How far an HTTP request got. From WRITTEN on the far end may have acted."""
+
+    NOTHING = 0
+    CONNECTED = 1
+    WRITTEN = 2
+    STATUS = 3
+    COMPLETE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """One request. ``body`` and ``headers`` may hold secrets and do not print."""
+
+    method: str
+    url: str
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    body: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """What came back, and how far it got.
+
+    ``failure`` is None for a complete answer, else a short stable word: ``dns``, ``refused``, ``unreachable``,
+    ``tls``, ``certificate``, ``connect timeout``, ``timeout``, ``reset``, ``protocol``, ``too large``, ``proxy``,
+    ``connection``; ``detail`` is a sentence without secrets. ``status`` and ``headers`` (names in lower case) are
+    there from STATUS on; ``body`` is whole only with COMPLETE. It may hold secrets and does not print.
+    """
+
+    reach: Reach
+    status: int | None = None
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    body: bytes = field(default=b"", repr=False)
+    failure: str | None = None
+    detail: str = ""
+
+    def header(self, name: str) -> str | None:
+        """The first header of that name (lower case), or None."""
+        return next((value for key, value in self.headers if key == name), None)
+
+
+class Http(Protocol):
+    """Sends one request on one connection of its own, follows no redirect, and never raises for the far end."""
+
+    async def send(self, request: HttpRequest, *, deadline: timedelta, limit: int = 1 << 20) -> HttpAnswer:
+        """``deadline`` bounds the whole; ``limit`` is the largest body in bytes, beyond it ``too large``.
+
+        Cancellation closes the connection; it is the caller who then does not know."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a token request presents, resolved just before it. ``digest`` is the keyed hash a latch remembers."""
+
+    client_id: str
+    client_secret: Secret | None
+    username: str | None
+    password: Secret | None
+    digest: str
+
+
+class CredentialSource(Protocol):
+    """The references of one grant. Read anew each time: a changed file counts at the next exchange."""
+
+    async def resolve(self, *, password: Secret | None = None) -> Credentials:
+        """``password`` stands in for the configured one (a person's `authorize`).
+
+        Raises Transient or Misconfigured where a reference cannot be read now; nothing was sent then."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRequest:
+    """One exchange at the token endpoint (RFC 6749 sections 4.3.2 and 6)."""
+
+    kind: Kind
+    credentials: Credentials
+    refresh: Secret | None
+
+
+class TokenEndpoint(Protocol):
+    """A provider's token endpoint."""
+
+    async def exchange(self, request: TokenRequest, *, deadline: timedelta) -> Outcome:
+        """Send exactly one request and class what came of it. Never raises for the far end, never retries."""
+        ...
+
+
+class Publisher(Protocol):
+    """Where a generation is published.
+
+    ``local`` tells that the target lives on this machine: it is judged by what is there, never by a mark.
+    ``location`` names the place for ever (it is stored): two publishers of one location are the same place.
+    """
+
+    @property
+    def local(self) -> bool: ...
+
+    @property
+    def location(self) -> str: ...
+
+    async def settle(self, publication: Publication, now: datetime) -> Settled:
+        """Make the target hold ``publication`` and say what was found. Idempotent; a reader sees the old value or
+        the new one, whole, at every instant, also when this is killed or cancelled half-way.
+
+        A higher generation of the same lineage is left alone (AHEAD). A target that is right is not written.
+        Raises Transient (tried again), Refused or Misconfigured (a person must act; tried again slowly)."""
+        ...
+
+    async def remove(self, mark: str) -> bool:
+        """Delete what stands there if it is still what ``mark`` names; False where it is something else."""
+        ...
+
+
+class Watcher(Protocol):
+    """Notices at once when a local target is touched. Where the machine cannot watch, it simply never calls."""
+
+    def watch(self, locations: Mapping[str, Callable[[], None]]) -> None:
+        """Watch exactly these locations from now on; each is called on the event loop after a change."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to *start* an exchange of ``grant`` until ``until``. ``fence`` only ever goes up."""
+
+    grant: str
+    owner: str
+    fence: int
+    until: Moment
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """That ``generation`` stands at ``location``, as the store remembers it."""
+
+    grant: str
+    target: str
+    location: str
+    lineage: str
+    generation: int
+    expires_at: datetime
+    mark: str
+
+
+class Store(Protocol):
+    """Where grants live durably.
+
+    Every write is all or nothing and durable before it returns. Writes of one grant keep their order. Cancelling a
+    write leaves it done or not done, never half. Raises Unavailable while the store cannot be reached or written,
+    StateDamaged where it cannot be read, Overtaken as told below.
+    """
+
+    async def open(self) -> None:
+        """Reach the store, and make or check its schema. Raises Overtaken where another daemon holds it."""
+        ...
+
+    async def close(self) -> None:
+        """Idempotent; waits for writes that were begun."""
+        ...
+
+    async def key(self) -> bytes:
+        """The installation's key for fingerprints and digests, made at the first opening, the same ever after."""
+        ...
+
+    async def high_water(self) -> datetime | None:
+        """The latest wall time that any write was made at."""
+        ...
+
+    async def enrol(self, grant: Grant) -> Grant:
+        """Keep ``grant`` unless one of that name is there; return what is kept.
+
+        Where a tombstone stands (see `rotator state reset`), its debits are charged to the new grant."""
+        ...
+
+    async def grant(self, name: str) -> Grant | None: ...
+
+    async def grants(self) -> Sequence[Grant]:
+        """All of them, by name."""
+        ...
+
+    async def due(self, now: datetime, limit: int) -> Sequence[str]:
+        """Names of grants that are due, the longest overdue first, by an index on the due time."""
+        ...
+
+    async def next_due(self, after: datetime) -> datetime | None:
+        """The first due time later than ``after``."""
+        ...
+
+    async def lease(self, name: str, owner: str, moment: Moment, until: timedelta) -> tuple[Lease, Grant]:
+        """Take the right to start an exchange, and look again: the grant as it is *under* the lease.
+
+        Raises Overtaken while another owner holds it, or where there is no such grant."""
+        ...
+
+    async def release(self, lease: Lease) -> None:
+        """Give it back; nothing happens where it is no longer ours."""
+        ...
+
+    async def save(self, grant: Grant, *, expected: int, lease: Lease | None, now: datetime) -> None:
+        """Compare-and-set on the generation, raising the high-water mark to ``now``.
+
+        ``grant.generation > expected`` is a granted answer: saved if the stored generation is still ``expected`` in
+        the same lineage, whoever holds the lease now. Any other change also needs ``lease`` to be current.
+        ``lease`` None is for what only the holder of the whole store does. Raises Overtaken otherwise."""
+        ...
+
+    async def delivered(self, delivery: Delivery) -> None:
+        """Remember a delivery, replacing what is known of that grant and location."""
+        ...
+
+    async def deliveries(self, grant: str | None = None) -> Sequence[Delivery]: ...
+
+    async def forget(self, grant: str, location: str) -> None:
+        """Forget one delivery. Idempotent."""
+        ...
+
+    async def retire(self, name: str) -> bool:
+        """Delete the stored grant; its deliveries stay until they are removed. False where there was none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enrolment:
+    """One grant as configured, made of objects: what the engine works with.
+
+    ``identity`` is (provider's URL, client id, username): other tokens do not fit it. ``fingerprint`` changes with
+    anything configured, so that a reload can tell what changed.
+    """
+
+    name: str
+    provider: str
+    identity: tuple[str | None, ...]
+    rules: Rules
+    endpoint: TokenEndpoint
+    credentials: CredentialSource
+    targets: Mapping[str, Publisher]
+    fingerprint: str = ""
+
+
+class Roster(Protocol):
+    """Which grants are enrolled, now."""
+
+    def enrolments(self) -> Mapping[str, Enrolment]: ...
+
+    def publisher_at(self, location: str) -> Publisher | None:
+        """A publisher that can remove what was once delivered to ``location``; None where the way there is gone."""
+        ...
+
+
+class Supervisor(Protocol):
+    """Who started us: systemd, or nobody. Never raises, never blocks."""
+
+    @property
+    def watchdog(self) -> timedelta | None:
+        """The interval at which it expects to hear that we are alive; None where it does not."""
+        ...
+
+    def ready(self, status: str) -> None: ...
+
+    def status(self, status: str) -> None: ...
+
+    def extend(self, span: timedelta) -> None:
+        """Ask for more time to start or stop."""
+        ...
+
+    def alive(self) -> None: ...
+
+    def reloading(self) -> None: ...
+
+    def stopping(self, status: str) -> None: ...
+
+
+Listener = Callable[[events.Event], None]

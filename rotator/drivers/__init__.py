@@ -1,0 +1,1 @@
+"""Hands: each touches exactly one outside thing and fulfils a port of core."""

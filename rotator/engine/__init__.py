@@ -1,0 +1,1 @@
+"""Will: waits, retries, orders and cancels, on the ports of core only."""

@@ -1,0 +1,1 @@
+"""Where people and supervisors meet the daemon."""

@@ -1,0 +1,1 @@
+"""A world to break on purpose; production would not miss it."""
