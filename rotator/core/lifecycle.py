@@ -400,8 +400,13 @@ def _word(kind: Kind | None) -> str:
 
 def _refresh_dead(grant: Grant, intent: Intent, outcome: Outcome, moment: Moment, rules: Rules) -> Step:
     now = moment.now
-    spent = {"previous_refresh": None} if intent.source is Source.PREVIOUS else {"refresh": None}
-    grant = replace(grant, doubt=None, **spent)
+    current = intent.source is Source.CURRENT
+    grant = replace(
+        grant,
+        doubt=None,
+        refresh=None if current else grant.refresh,
+        previous_refresh=grant.previous_refresh if current else None,
+    )
     choice = _choose(grant, Due(), moment, rules)
     step = _fail(grant, intent, outcome, moment, choice.at if choice.kind is not None else now)
     plan = choice.mend or f"next: {choice.kind} exchange"

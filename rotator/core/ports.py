@@ -318,6 +318,20 @@ class Roster(Protocol):
         """A publisher that can remove what was once delivered to ``location``; None where the way there is gone."""
         ...
 
+    async def tend(self) -> None:
+        """Look after what the enrolments share (logins that must be renewed). Never raises for the far end."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Face(Protocol):
+    """A frontend that is open while the daemon runs."""
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
 
 class Supervisor(Protocol):
     """Who started us: systemd, or nobody. Never raises, never blocks."""

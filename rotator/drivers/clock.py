@@ -1,0 +1,120 @@
+"""The only file that asks the time, rolls dice, and sets alarms; APScheduler is its alarm bell.
+
+APScheduler rings and does nothing else: its ``shutdown`` cancels running coroutines and a one-shot job that is late
+is dropped by default, and either would lose a refresh token if a rotation were its job. Hence the memory job store,
+``misfire_grace_time=None``, ``coalesce=True``, ``timezone=UTC``, and jobs that are plain calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rotator.core.policy import Moment
+
+if TYPE_CHECKING:
+    from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+ALARM = "alarm"
+
+
+class SystemClock:
+    """The port `ports.Clock` on the machine's clocks. The bell is made when it is first set: it costs 60 ms of
+    imports that a restart with a valid stored token can spend after its publication."""
+
+    def __init__(self) -> None:
+        self._boot_id = _boot_id()
+        self._bell: AsyncIOScheduler | None = None
+        self._waits = 0
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def moment(self) -> Moment:
+        return Moment(self.now(), self._boot_id, boottime())
+
+    def alarm(self, at: datetime | None, ring: Callable[[], None]) -> None:
+        bell = self._ring_with()
+        if at is None:
+            if bell.get_job(ALARM) is not None:
+                bell.remove_job(ALARM)
+            return
+        bell.add_job(_ring, "date", run_date=at, args=(ring,), id=ALARM, replace_existing=True)
+
+    def beat(self, name: str, every: timedelta, ring: Callable[[], None]) -> None:
+        self._ring_with().add_job(
+            _ring, "interval", seconds=every.total_seconds(), args=(ring,), id=f"beat {name}", replace_existing=True
+        )
+
+    async def wait_until(self, at: datetime) -> None:
+        rung = asyncio.Event()
+        self._waits += 1
+        job = self._ring_with().add_job(_ring, "date", run_date=at, args=(rung.set,), id=f"wait {self._waits}")
+        try:
+            await rung.wait()
+        finally:
+            if self._bell is not None and self._bell.get_job(job.id) is not None:
+                self._bell.remove_job(job.id)
+
+    def deadline(self, limit: timedelta) -> AbstractAsyncContextManager[object]:
+        return asyncio.timeout(limit.total_seconds())
+
+    def stop(self) -> None:
+        if self._bell is not None:
+            self._bell.remove_all_jobs()
+            self._bell.shutdown(wait=False)
+            self._bell = None
+
+    def _ring_with(self) -> AsyncIOScheduler:
+        if self._bell is None:
+            from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+            defaults: dict[str, Any] = {"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
+            self._bell = AsyncIOScheduler(timezone=UTC, job_defaults=defaults)
+            self._bell.start()
+        return self._bell
+
+
+async def _ring(ring: Callable[[], None]) -> None:
+    # A coroutine function runs on the event loop; a plain function would be sent to a thread by APScheduler.
+    ring()
+
+
+class SystemDice:
+    """The port `ports.Dice` on the machine's randomness."""
+
+    def chance(self) -> float:
+        return secrets.randbelow(1 << 53) / (1 << 53)
+
+    def name(self) -> str:
+        return secrets.token_hex(12)
+
+
+def boottime() -> timedelta:
+    """CLOCK_BOOTTIME: time since boot including suspension (clock_gettime(2))."""
+    return timedelta(microseconds=time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000)
+
+
+def monotonic_usec() -> int:
+    """CLOCK_MONOTONIC in microseconds, as sd_notify(3) wants it in ``MONOTONIC_USEC=``."""
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+
+
+def pause(span: timedelta) -> None:
+    """Block this process: for a command that polls, never for the daemon."""
+    time.sleep(span.total_seconds())
+
+
+def _boot_id() -> str:
+    try:
+        return BOOT_ID.read_text().strip()
+    except OSError:
+        # Unknown boots never compare equal: a grace that cannot be proven is outside the grace.
+        return f"unknown-{secrets.token_hex(8)}"

@@ -1,0 +1,56 @@
+"""Named tasks: one of a name at a time, a defect in one is told and harms no other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from rotator.core import events
+from rotator.core.errors import RotatorError
+from rotator.engine.bus import Bus
+
+Key = tuple[str, ...]
+
+
+class Crew:
+    """The tasks of the engine. ``changed`` is called after each of them ended."""
+
+    def __init__(self, bus: Bus, now: Callable[[], datetime], changed: Callable[[], None]) -> None:
+        self._bus = bus
+        self._now = now
+        self._changed = changed
+        self._tasks: dict[Key, asyncio.Task[Any]] = {}
+        self._closed = False
+
+    def start(self, key: Key, work: Callable[[], Coroutine[Any, Any, Any]]) -> asyncio.Task[Any] | None:
+        """Start ``work`` under ``key``; None where one of that key runs already or the crew went home."""
+        if self._closed or key in self._tasks:
+            return None
+        task = asyncio.create_task(work(), name=" ".join(key))
+        self._tasks[key] = task
+        task.add_done_callback(partial(self._ended, key))
+        return task
+
+    def _ended(self, key: Key, task: asyncio.Task[Any]) -> None:
+        del self._tasks[key]
+        if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, RotatorError):
+            self._bus.tell(events.TaskFailed(at=self._now(), doing=" ".join(key), error=type(error).__name__))
+        self._changed()
+
+    def running(self, fits: Callable[[Key], bool] = lambda key: True) -> list[asyncio.Task[Any]]:
+        return [task for key, task in self._tasks.items() if fits(key)]
+
+    async def quiet(self, fits: Callable[[Key], bool] = lambda key: True) -> None:
+        """Return once no task whose key fits is running."""
+        while running := self.running(fits):
+            await asyncio.wait(running)
+
+    async def close(self) -> None:
+        """Cancel what is left, wait for it, and start nothing any more."""
+        self._closed = True
+        for task in self.running():
+            task.cancel()
+        await self.quiet()

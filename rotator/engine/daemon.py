@@ -1,0 +1,329 @@
+"""Start, reload, drain: the named tasks of the daemon and the order in which they stop.
+
+One engine for all commands: `run` is `serve`, everything short-lived is `session` with the same scheduler inside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from rotator.core import events, health, lifecycle
+from rotator.core.errors import BadUsage, Misconfigured, Overtaken, RotatorError, Transient
+from rotator.core.grants import Grant, Kind
+from rotator.core.health import Startup
+from rotator.core.ports import Clock, Dice, Face, Roster, Store, Supervisor, Watcher
+from rotator.core.publication import header_type, rfc3339
+from rotator.core.tokens import Secret
+from rotator.engine import rotation
+from rotator.engine.bus import Bus
+from rotator.engine.rotation import Result, Tools, Wish
+from rotator.engine.scheduler import Scheduler, Timing
+
+FIRST_PASS = timedelta(seconds=1)
+EXTENSION = timedelta(seconds=30)
+FAREWELL = timedelta(seconds=5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What `assembly` hands to the daemon. ``reread`` reads the configuration anew and raises Misconfigured where
+    it is bad; ``warnings`` are told at start."""
+
+    version: str
+    clock: Clock
+    dice: Dice
+    store: Store
+    bus: Bus
+    roster: Roster
+    watcher: Watcher
+    supervisor: Supervisor
+    timing: Timing = field(default_factory=Timing)
+    require: Startup = Startup.ALL
+    reread: Callable[[], Awaitable[Roster]] | None = None
+    warnings: Sequence[str] = ()
+
+
+class Daemon:
+    """The running whole. Its public coroutines are also the orders that `frontends/control` carries to it."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._scheduler: Scheduler | None = None
+        self._ready = False
+        self._stop = asyncio.Event()
+        self._reload_asked = False
+        self._reloading = asyncio.Lock()
+        self._changed = asyncio.Event()
+
+    # --- the life ----------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Ask for a drain; a second call also gives up deliveries. Safe from a signal handler of the loop."""
+        self._stop.set()
+        self._on_change()
+
+    def hang_up(self) -> None:
+        """Ask for a reload (SIGHUP)."""
+        self._reload_asked = True
+        self._on_change()
+
+    async def serve(self, faces: Sequence[Face] = ()) -> None:
+        """Run until `stop`. Raises what keeps it from starting: Overtaken, StateDamaged, Misconfigured."""
+        parts = self._parts
+        async with self.session() as scheduler:
+            try:
+                await self._first_pass(scheduler)
+                for face in faces:
+                    await face.start()
+                self._set_beats(scheduler)
+                await self._work(scheduler)
+                await self._drain(scheduler)
+            finally:
+                parts.supervisor.stopping("stopping")
+                for face in faces:
+                    await face.close()
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Scheduler]:
+        """The open engine: store, scheduler, bus; nothing is due by itself until somebody sweeps."""
+        parts = self._parts
+        await parts.store.open()
+        scheduler: Scheduler | None = None
+        try:
+            tools = Tools(
+                clock=parts.clock, dice=parts.dice, store=parts.store, bus=parts.bus,
+                owner=parts.dice.name(), key=await parts.store.key(),
+            )  # fmt: skip
+            scheduler = Scheduler(parts.roster, tools, parts.timing, parts.watcher, self._on_change)
+            self._scheduler = scheduler
+            await scheduler.begin()
+            now = parts.clock.now()
+            parts.bus.tell(
+                events.Started(at=now, version=parts.version, grants=len(parts.roster.enrolments())),
+                *(events.Warned(at=now, text=text) for text in parts.warnings),
+            )
+            yield scheduler
+        finally:
+            self._scheduler = None
+            if scheduler is not None:
+                await scheduler.drain()
+                await scheduler.close()
+            parts.clock.stop()
+            await parts.store.close()
+            parts.bus.flush()
+
+    async def _first_pass(self, scheduler: Scheduler) -> None:
+        """Publish what is stored and start what is due before anything else is imported or opened."""
+        await scheduler.sweep(alarm=False)
+        try:
+            async with self._parts.clock.deadline(FIRST_PASS):
+                await scheduler.quiet()
+        except TimeoutError:
+            pass
+        self._announce()
+        self._parts.bus.open()
+
+    def _set_beats(self, scheduler: Scheduler) -> None:
+        parts = self._parts
+        parts.clock.beat("sweep", parts.timing.sweep_every, scheduler.ring)
+        if parts.supervisor.watchdog is not None:
+            parts.clock.beat("watchdog", parts.supervisor.watchdog / 2, scheduler.ring)
+
+    async def _work(self, scheduler: Scheduler) -> None:
+        while not self._stop.is_set():
+            await self._turn(scheduler)
+            self._announce()
+            if self._reload_asked and not self._stop.is_set():
+                self._reload_asked = False
+                await self._reload_safely()
+                continue
+            await self._wait_rung(scheduler)
+
+    async def _turn(self, scheduler: Scheduler) -> None:
+        """One sweep within its deadline; only that feeds the watchdog, whatever the sweep's result."""
+        parts = self._parts
+        scheduler.bell.clear()
+        self._changed.clear()
+        try:
+            async with parts.clock.deadline(parts.timing.sweep_every):
+                await scheduler.sweep()
+        except TimeoutError:
+            now = parts.clock.now()
+            reason = f"no answer within {events.brief(parts.timing.sweep_every)}"
+            parts.bus.tell(events.StoreTroubled(at=now, reason=reason, doing="the sweep could not ask the store"))
+            return
+        parts.supervisor.alive()
+
+    async def _wait_rung(self, scheduler: Scheduler) -> None:
+        """Until the alarm, a beat or a kick rings; what merely changed is announced without a sweep."""
+        while not scheduler.bell.is_set() and not self._stop.is_set() and not self._reload_asked:
+            waits = [asyncio.create_task(self._changed.wait()), asyncio.create_task(scheduler.bell.wait())]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for task in waits:
+                task.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+            if self._changed.is_set():
+                self._changed.clear()
+                self._announce()
+
+    def _announce(self) -> None:
+        """Tell the supervisor how things stand; READY=1 once everything required is published or decided."""
+        scheduler, supervisor = self._scheduler, self._parts.supervisor
+        if scheduler is None:
+            return
+        snapshot = scheduler.health()
+        line = snapshot.line()
+        if self._ready:
+            supervisor.status(line)
+        elif snapshot.settled(self._parts.require):
+            self._ready = True
+            supervisor.ready(line)
+            self._parts.bus.tell(events.BecameReady(at=snapshot.at, status=line))
+        else:
+            supervisor.extend(EXTENSION)
+            supervisor.status(line)
+
+    def _on_change(self) -> None:
+        self._changed.set()
+
+    async def _drain(self, scheduler: Scheduler) -> None:
+        """Save every exchange in flight, asking the supervisor for time; then give deliveries a moment."""
+        parts = self._parts
+        parts.bus.tell(events.Stopping(at=parts.clock.now(), in_flight=scheduler.in_flight))
+        parts.supervisor.stopping(f"stopping; {scheduler.in_flight} exchange(s) in flight")
+        self._stop.clear()
+
+        def hold_on() -> None:
+            parts.supervisor.extend(EXTENSION)
+            parts.supervisor.alive()
+
+        if scheduler.in_flight:
+            hold_on()
+            parts.clock.beat("drain", EXTENSION / 6, hold_on)
+        await scheduler.drain()
+        quiet = asyncio.create_task(scheduler.quiet())
+        again = asyncio.create_task(self._stop.wait())
+        try:
+            async with parts.clock.deadline(FAREWELL):
+                await asyncio.wait([quiet, again], return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            pass
+        for task in (quiet, again):
+            task.cancel()
+        await asyncio.gather(quiet, again, return_exceptions=True)
+
+    # --- one pass ----------------------------------------------------------------------------------------------
+
+    async def once(self, within: timedelta) -> health.Health:
+        """The same engine, stopped once every grant is published or decided, or ``within`` has passed."""
+        parts = self._parts
+        async with self.session() as scheduler:
+            parts.bus.open()
+            try:
+                async with parts.clock.deadline(within):
+                    while not self._stop.is_set():
+                        await self._turn(scheduler)
+                        await scheduler.quiet()
+                        snapshot = scheduler.health()
+                        if snapshot.settled(Startup.ALL):
+                            break
+                        await self._wait_rung(scheduler)
+            except TimeoutError:
+                pass
+            await scheduler.drain()
+            return scheduler.health()
+
+    # --- orders ------------------------------------------------------------------------------------------------
+
+    async def health(self) -> dict[str, object]:
+        """The snapshot that every page and status line shows."""
+        return {"version": self._parts.version, **health.document(self._open().health())}
+
+    async def rotate(self, grant: str, force: bool) -> dict[str, object]:
+        """Rotate now and publish. Raises the exchange's own error, Transient where nothing was sent."""
+        return await self._ask(grant, Wish(asked=True, forced=force))
+
+    async def authorize(self, grant: str, password: Secret | None, refresh: Secret | None) -> dict[str, object]:
+        """A person's login, or a refresh token from elsewhere. Neither is kept but the token set it brings."""
+        if refresh is not None:
+            await self._open().adopt(grant, lifecycle.Adopted(refresh=refresh))
+            return await self._ask(grant, Wish(asked=True, forced=True))
+        if password is None:
+            raise BadUsage("authorize needs a password or a refresh token")
+        return await self._ask(grant, Wish(asked=True, forced=True, wanted=Kind.PASSWORD, password=password))
+
+    async def _ask(self, name: str, wish: Wish) -> dict[str, object]:
+        scheduler = self._open()
+        result: Result = await scheduler.ask(name, wish)
+        error = rotation.as_error(result)
+        if error is not None:
+            raise error
+        await scheduler.quiet(name)
+        document = health.document(scheduler.health())
+        shown = document["grants"]
+        assert isinstance(shown, dict)  # noqa: S101 (health.document makes it)
+        return {"grant": name, **shown[name]}
+
+    async def retire(self, grant: str) -> dict[str, object]:
+        """Delete the stored tokens of a grant that is no longer configured, and what it published."""
+        scheduler = self._open()
+        if scheduler.enrolled(grant):
+            raise BadUsage(
+                f"grant {grant!r} is still configured", mend=f"remove [grants.{grant}] and reload, then retire it"
+            )
+        await scheduler.clear_away(grant)
+        if not await self._parts.store.retire(grant):
+            raise BadUsage(f"no tokens of a grant named {grant!r} are stored", mend="see `rotator status`")
+        self._parts.bus.tell(events.Retired(at=self._parts.clock.now(), grant=grant))
+        return {"grant": grant, "retired": True}
+
+    async def token(self, grant: str) -> dict[str, object]:
+        """The access token as it is saved, for `rotator token`. Raises Transient where none is valid."""
+        return present(self._open().grant(grant), self._parts)
+
+    async def reload(self) -> dict[str, object]:
+        """Read the configuration anew. Raises Misconfigured, and keeps the old one, where it is bad."""
+        parts, scheduler = self._parts, self._open()
+        if parts.reread is None:
+            raise BadUsage("this run has no configuration to reload")
+        async with self._reloading:
+            parts.supervisor.reloading()
+            try:
+                told = await scheduler.reload(await parts.reread())
+            except RotatorError as error:
+                parts.bus.tell(events.ReloadRejected(at=parts.clock.now(), reason=str(error)))
+                parts.supervisor.ready(f"configuration not reloaded: {error.what}")
+                raise
+            parts.bus.tell(told)
+            parts.supervisor.ready(scheduler.health().line())
+        return {"added": told.added, "changed": told.changed, "removed": told.removed}
+
+    async def _reload_safely(self) -> None:
+        try:
+            await self.reload()
+        except (Misconfigured, Transient, Overtaken):
+            # Told by reload itself; the old configuration is kept.
+            pass
+
+    def _open(self) -> Scheduler:
+        if self._scheduler is None:
+            raise Transient("the daemon is stopping", mend="try again once it runs")
+        return self._scheduler
+
+
+def present(grant: Grant, parts: Parts) -> dict[str, object]:
+    """One grant's access token for a person or a script that may see it."""
+    now, access = parts.clock.now(), grant.access
+    if access is None or grant.unproven or not access.is_valid(now):
+        raise Transient(f"{grant.name}: no valid access token", mend="see `rotator status` for the reason")
+    return {
+        "grant": grant.name,
+        "access_token": access.value.reveal(),
+        "token_type": header_type(access.token_type),
+        "expires_at": rfc3339(access.expires_at),
+        "generation": access.generation,
+    }

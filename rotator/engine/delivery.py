@@ -1,0 +1,253 @@
+"""One delivery: the saved generation to one target; and the round over all targets.
+
+Level-triggered: a target is settled to what the store says, whether it was never written, is behind, or was touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import partial
+
+from rotator.core import events, health, policy
+from rotator.core.errors import RotatorError, Transient
+from rotator.core.grants import Grant
+from rotator.core.ports import Delivery, Enrolment, Publisher, Roster, Watcher
+from rotator.core.publication import Found, Publication, Settled
+from rotator.engine.crew import Crew
+from rotator.engine.rotation import Tools
+
+RETRY = policy.Rules(backoff_base=timedelta(seconds=1), backoff_cap=timedelta(seconds=30))
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """What we know of one target: ``generation`` is what stands there (None: not known to be ours), ``look_at``
+    when to settle it next, ``trouble`` why it is not right. ``ahead`` is set where it holds a newer generation than
+    our store."""
+
+    look_at: datetime
+    generation: int | None = None
+    lineage: str = ""
+    trouble: str = ""
+    failures: int = 0
+    ahead: Settled | None = None
+    recorded: bool = False
+
+    def holds(self, grant: Grant) -> bool:
+        access = grant.access
+        return access is not None and self.lineage == grant.lineage and self.generation == access.generation
+
+
+@dataclass(slots=True)
+class _Round:
+    """The targets of one grant, and the grant as it was last saved."""
+
+    enrolment: Enrolment
+    grant: Grant
+    posts: dict[str, Post]
+
+
+class Courier:
+    """Carries saved generations to all targets, looks at each again, and clears away what is no longer configured.
+
+    ``ring`` asks for a sweep; ``behind`` hears of a target that proves our store to be an old copy.
+    """
+
+    def __init__(
+        self,
+        tools: Tools,
+        crew: Crew,
+        watcher: Watcher,
+        verify_every: timedelta,
+        ring: Callable[[], None],
+        behind: Callable[[str, str, Settled], Awaitable[None]],
+    ) -> None:
+        self._tools = tools
+        self._crew = crew
+        self._watcher = watcher
+        self._verify_every = verify_every
+        self._ring = ring
+        self._behind = behind
+        self._rounds: dict[str, _Round] = {}
+        self._orphans_at: datetime | None = None
+
+    def take_over(self, work: Iterable[tuple[Enrolment, Grant]]) -> None:
+        """Serve these enrolments from now on; what is known of unchanged ones is kept."""
+        now = self._tools.clock.now()
+        rounds: dict[str, _Round] = {}
+        for enrolment, grant in work:
+            old = self._rounds.get(enrolment.name)
+            same = old is not None and old.enrolment.fingerprint == enrolment.fingerprint
+            kept = old.posts if old is not None and same else {}
+            posts = {target: kept.get(target, Post(now)) for target in enrolment.targets}
+            rounds[enrolment.name] = _Round(enrolment, grant, posts)
+        self._rounds = rounds
+        self._orphans_at = None
+        self._watch()
+
+    def _watch(self) -> None:
+        places: dict[str, Callable[[], None]] = {}
+        for name, one in self._rounds.items():
+            for target, publisher in one.enrolment.targets.items():
+                if publisher.local:
+                    places[publisher.location] = partial(self._touched, name, target)
+        self._watcher.watch(places)
+
+    def _touched(self, name: str, target: str) -> None:
+        one = self._rounds.get(name)
+        # A target that fails has its own retry; its folder may be what is being mended.
+        if one is not None and target in one.posts and not one.posts[target].failures:
+            self._start(name, target)
+
+    def saved(self, grant: Grant) -> None:
+        """A grant became durable: publish it now."""
+        one = self._rounds.get(grant.name)
+        if one is None:
+            return
+        one.grant = grant
+        for target, post in one.posts.items():
+            if not post.holds(grant):
+                self._start(grant.name, target)
+
+    def sweep(self, now: datetime) -> None:
+        for name, one in self._rounds.items():
+            for target, post in one.posts.items():
+                if post.look_at <= now:
+                    self._start(name, target)
+
+    def retries(self, now: datetime) -> list[datetime]:
+        """When failed targets are tried again. Mere looking is left to the beat of the sweep."""
+        posts = (post for one in self._rounds.values() for post in one.posts.values())
+        return [post.look_at for post in posts if post.failures and post.look_at > now]
+
+    def health(self, name: str) -> list[health.TargetHealth]:
+        one = self._rounds[name]
+        return [
+            health.TargetHealth(
+                target,
+                one.enrolment.targets[target].location,
+                post.generation if post.holds(one.grant) else None,
+                post.trouble,
+            )
+            for target, post in one.posts.items()
+        ]
+
+    def _start(self, name: str, target: str) -> None:
+        self._crew.start(("deliver", name, target), partial(self._deliver, name, target))
+
+    async def _deliver(self, name: str, target: str) -> None:
+        """Settle one target until it holds what is saved *now*: a rotation may have ended meanwhile."""
+        while (one := self._rounds.get(name)) is not None and target in one.posts:
+            grant, publisher = one.grant, one.enrolment.targets[target]
+            post = await deliver(grant, target, publisher, one.posts[target], self._tools, self._verify_every)
+            now = self._rounds.get(name)
+            if now is None or now.enrolment.targets.get(target) is not publisher:
+                return
+            now.posts[target] = replace(post, ahead=None)
+            if post.ahead is not None:
+                await self._behind(name, target, post.ahead)
+                return
+            if post.failures:
+                self._ring()
+                return
+            if now.grant.access is grant.access:
+                return
+
+    # --- what is no longer configured --------------------------------------------------------------------------
+
+    async def sweep_orphans(self, roster: Roster, now: datetime) -> None:
+        """Targets that nobody configures any more: served until the token expires, then deleted.
+
+        Raises what the store raises."""
+        if self._orphans_at is not None and self._orphans_at > now:
+            return
+        next_at = now + self._verify_every
+        wanted = {place.location for one in self._rounds.values() for place in one.enrolment.targets.values()}
+        for orphan in await self._tools.store.deliveries():
+            if orphan.location in wanted:
+                continue
+            if orphan.expires_at <= now:
+                await self.remove(orphan, roster)
+            else:
+                next_at = min(next_at, orphan.expires_at)
+        self._orphans_at = next_at
+
+    async def remove(self, orphan: Delivery, roster: Roster) -> None:
+        """Delete one delivered token, if it still stands there, and forget it; tried again later where it fails."""
+        publisher = roster.publisher_at(orphan.location)
+        if publisher is None:
+            return
+        try:
+            gone = await publisher.remove(orphan.mark)
+            await self._tools.store.forget(orphan.grant, orphan.location)
+        except RotatorError:
+            return
+        if gone:
+            now = self._tools.clock.now()
+            self._tools.bus.tell(events.TargetRemoved(at=now, grant=orphan.grant, target=orphan.target))
+
+
+async def deliver(
+    grant: Grant, target: str, publisher: Publisher, post: Post, tools: Tools, verify_every: timedelta
+) -> Post:
+    """Settle one target and say what is known of it now. Never raises for the target or the store."""
+    now = tools.clock.now()
+    access = grant.access
+    if access is None or grant.unproven or not access.is_valid(now):
+        # Nothing that may be published: what stands there stays until it really expires.
+        return replace(post, look_at=now + verify_every)
+    try:
+        settled = await publisher.settle(Publication(grant.name, grant.lineage, access), now)
+    except RotatorError as error:
+        return _failed(grant, target, post, error, tools)
+    now = tools.clock.now()
+    if settled.found is Found.AHEAD:
+        return replace(post, ahead=settled, trouble="holds a newer generation", look_at=now + verify_every)
+    if settled.found is not Found.CURRENT:
+        kind = events.Repaired if post.holds(grant) else events.Delivered
+        tools.bus.tell(
+            kind(at=now, grant=grant.name, target=target, generation=access.generation, found=settled.found.value)
+        )
+    recorded = post.recorded and post.holds(grant) and settled.found is Found.CURRENT
+    return Post(
+        now + verify_every,
+        access.generation,
+        grant.lineage,
+        recorded=recorded or await _record(grant, target, publisher, settled, tools),
+    )
+
+
+def _failed(grant: Grant, target: str, post: Post, error: RotatorError, tools: Tools) -> Post:
+    now = tools.clock.now()
+    failures = post.failures + 1
+    retry_at = now + policy.backoff(failures, RETRY, tools.dice.chance())
+    if not isinstance(error, Transient):
+        # A person must act: no hurry, but it heals without a command once he did.
+        retry_at = max(retry_at, now + RETRY.backoff_cap)
+    if str(error) != post.trouble:
+        told = events.DeliveryFailed(at=now, grant=grant.name, target=target, reason=str(error), retry_at=retry_at)
+        tools.bus.tell(told)
+    return replace(post, trouble=str(error), failures=failures, look_at=retry_at)
+
+
+async def _record(grant: Grant, target: str, publisher: Publisher, settled: Settled, tools: Tools) -> bool:
+    """Remember where the token stands, so that it can be taken away once nobody configures it any more.
+
+    Readers already have it: a store that is away only means that it is written at the next look."""
+    assert grant.access is not None  # noqa: S101 (only what was published is recorded)
+    delivery = Delivery(
+        grant=grant.name,
+        target=target,
+        location=publisher.location,
+        lineage=grant.lineage,
+        generation=grant.access.generation,
+        expires_at=grant.access.expires_at,
+        mark=settled.mark,
+    )
+    try:
+        await tools.store.delivered(delivery)
+    except RotatorError:
+        return False
+    return True
