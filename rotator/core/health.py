@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from rotator.core.errors import Transient
 from rotator.core.events import brief
 from rotator.core.grants import Grant, OutcomeClass
 from rotator.core.policy import Budget
-from rotator.core.publication import rfc3339
+from rotator.core.publication import header_type, rfc3339
 
 
 class State(StrEnum):
@@ -142,6 +143,8 @@ def _state(grant: Grant, now: datetime) -> tuple[State, str]:
         return State.DOUBT, f"nobody knows whether the refresh token was spent: {grant.doubt.cause}"
     if grant.trouble is not None:
         return State.RETRYING, trouble
+    if grant.unproven:
+        return State.RETRYING, "nobody knows whether the token is still valid; it is refreshed before it is trusted"
     return State.FRESH, ""
 
 
@@ -176,6 +179,7 @@ def _grant_document(grant: GrantHealth, now: datetime) -> Mapping[str, object]:
         "issued_at": _time(grant.issued_at),
         "expires_at": _time(grant.expires_at),
         "expires_in": None if grant.expires_at is None else max(0.0, (grant.expires_at - now).total_seconds()),
+        "lifetime": _span(grant),
         "due_at": _time(grant.due_at),
         "passwords_left": grant.passwords_left,
         "targets": {
@@ -187,5 +191,26 @@ def _grant_document(grant: GrantHealth, now: datetime) -> Mapping[str, object]:
     }  # fmt: skip
 
 
+def _span(grant: GrantHealth) -> float | None:
+    if grant.issued_at is None or grant.expires_at is None:
+        return None
+    return (grant.expires_at - grant.issued_at).total_seconds()
+
+
 def _time(at: datetime | None) -> str | None:
     return None if at is None else rfc3339(at)
+
+
+def token(grant: Grant, now: datetime) -> dict[str, object]:
+    """The access token of a grant in clear, for a person or a script that may see it. Raises Transient where none
+    is valid."""
+    access = grant.access
+    if access is None or grant.unproven or not access.is_valid(now):
+        raise Transient(f"{grant.name}: no valid access token", mend="see `rotator status` for the reason")
+    return {
+        "grant": grant.name,
+        "access_token": access.value.reveal(),
+        "token_type": header_type(access.token_type),
+        "expires_at": rfc3339(access.expires_at),
+        "generation": access.generation,
+    }

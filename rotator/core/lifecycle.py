@@ -22,6 +22,8 @@ PASSWORD_RETRY = timedelta(seconds=5)
 RETRY_AFTER_FLOOR = timedelta(seconds=1)
 RETRY_AFTER_CAP = timedelta(hours=1)
 BUSY_FLOOR = timedelta(seconds=60)
+REPEAT_FLOOR = timedelta(seconds=60)
+BUDGET_SPENT = "the budget of password exchanges is spent"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +31,8 @@ class Due:
     """The alarm rang, the sweep looked, or somebody asked.
 
     ``credentials`` is the keyed hash of the request's credentials as they are now, None where unknown.
-    ``asked`` goes before the due time, ``forced`` also through a latch and an empty budget, and ``wanted`` names the
-    exchange (a person's `authorize`).
+    ``asked`` goes before the due time, ``forced`` also through a latch and an empty budget. ``wanted`` PASSWORD is a
+    person's own `authorize`: it passes latch and budget, and only its success changes anything.
     """
 
     credentials: str | None = None
@@ -126,15 +128,11 @@ def advance(grant: Grant, fact: Fact, moment: Moment, rules: Rules, chance: floa
         case Concluded():
             return _concluded(grant, fact, moment, rules, chance)
         case Behind():
-            return _behind(grant, fact, moment)
+            return _behind(grant, fact, moment, rules)
         case ClockFellBack():
-            return Step(replace(grant, unproven=True, due_at=_earlier(grant.due_at, moment.now)), Rest(moment.now))
+            return _clock_fell_back(grant, moment, rules)
         case Adopted():
-            taken = replace(
-                grant, refresh=fact.refresh, previous_refresh=None, refreshed_at=moment.now,
-                intent=None, doubt=None, latch=None, trouble=None, password_lost=False, due_at=moment.now,
-            )  # fmt: skip
-            return Step(taken, Rest(moment.now))
+            return _adopted(grant, fact, moment)
 
 
 # --- due --------------------------------------------------------------------------------------------------------
@@ -154,25 +152,21 @@ class _Choice:
 def _due(grant: Grant, fact: Due, moment: Moment, rules: Rules, chance: float) -> Step:
     told: list[events.Event] = []
     now = moment.now
-    if grant.latch is not None:
-        released = _released(grant.latch, fact)
-        if released is None:
-            return Step(grant, Rest(None, f"latched: {grant.latch.reason}"))
-        told.append(events.Unlatched(at=now, grant=grant.name, why=released))
-        grant = replace(grant, latch=None, trouble=None, due_at=now)
     if grant.intent is not None:
         grant, crashed = _recall(grant, moment, rules, chance)
         told.extend(crashed)
+    if grant.latch is not None and fact.wanted is not Kind.PASSWORD:
+        released = _released(grant.latch, fact)
+        if released is None:
+            return Step(replace(grant, due_at=None), Rest(None, f"latched: {grant.latch.reason}"), tuple(told))
+        told.append(events.Unlatched(at=now, grant=grant.name, why=released))
+        grant = replace(grant, latch=None, trouble=None, due_at=now)
     choice = _choose(grant, fact, moment, rules)
     if choice.kind is None:
         return _rest_for_a_person(grant, choice, told, now)
-    starts = choice.at or now
-    if not fact.asked and grant.due_at is not None:
-        starts = max(starts, grant.due_at)
-    elif fact.asked and not fact.forced:
-        starts = max(starts, _spaced(grant, rules, now))
+    starts, why = _starts(grant, fact, choice, now, rules)
     if starts > now:
-        return Step(replace(grant, due_at=_kept(grant, fact, starts)), Rest(starts, choice.why), tuple(told))
+        return _rest(grant, fact, starts, why, told, now)
     return _begin(grant, fact, choice, moment, told)
 
 
@@ -184,9 +178,27 @@ def _released(latch: Latch, fact: Due) -> str | None:
     return None
 
 
-def _kept(grant: Grant, fact: Due, starts: datetime) -> datetime | None:
-    # Who asked in vain must not move the schedule.
-    return grant.due_at if fact.asked else starts
+def _starts(grant: Grant, fact: Due, choice: _Choice, now: datetime, rules: Rules) -> tuple[datetime, str]:
+    starts = choice.at or now
+    if fact.forced or fact.wanted is Kind.PASSWORD:
+        return starts, choice.why
+    if fact.asked or fact.wanted is not None:
+        spaced = _spaced(grant, rules, now)
+        return (spaced, "the last exchange was only just now") if spaced > starts else (starts, choice.why)
+    return max(starts, grant.due_at or starts), choice.why
+
+
+def _rest(grant: Grant, fact: Due, starts: datetime, why: str, told: list[events.Event], now: datetime) -> Step:
+    asked = fact.asked or fact.forced or fact.wanted is not None
+    due = grant.due_at is None or grant.due_at <= now
+    if why == BUDGET_SPENT and due and not asked:
+        told.append(events.BudgetSpent(at=now, grant=grant.name, next_at=starts))
+        if grant.trouble is None:
+            mend = f"wait, or run `rotator rotate --force {grant.name}`"
+            grant = replace(grant, trouble=Trouble(OutcomeClass.REFRESH_DEAD, why, mend, now, 1))
+    # Who asked in vain must not move the schedule, but may start one that had stopped.
+    due_at = grant.due_at if asked and grant.due_at is not None else starts
+    return Step(replace(grant, due_at=due_at), Rest(starts, why), tuple(told))
 
 
 def _recall(grant: Grant, moment: Moment, rules: Rules, chance: float) -> tuple[Grant, list[events.Event]]:
@@ -214,27 +226,41 @@ def _choose(grant: Grant, fact: Due, moment: Moment, rules: Rules) -> _Choice:
 def _choose_in_doubt(grant: Grant, doubt: Doubt, fact: Due, moment: Moment, rules: Rules) -> _Choice:
     """Resend where that can cost nothing; else serve on, and recover before the access token expires."""
     now = moment.now
-    if rules.reuse is Reuse.HARMLESS:
+    if rules.reuse is Reuse.HARMLESS or _grace_left(doubt, moment, rules) is not None:
         return _Choice(now, Kind.REFRESH)
-    elapsed = moment.elapsed_since(doubt.since)
-    if doubt.attempts == 1 and elapsed is not None and elapsed < rules.grace:
-        return _Choice(now, Kind.REFRESH)
-    recover_at = _recover_at(grant, doubt)
     recovery = _choose_password(grant, fact, now, rules)
-    if recovery.kind is not None and recovery.at is not None:
-        password_at = max(recovery.at, recover_at)
-        if grant.access is None or password_at < grant.access.expires_at:
-            return replace(recovery, at=password_at)
+    if fact.forced and recovery.kind is not None:
+        return recovery
+    serves_until = _serves_until(grant, doubt, now)
+    if serves_until is None:
+        # Nothing is left that a resend could revoke. It costs no login, so it goes first, once; then whichever may.
+        if doubt.attempts == 1 or recovery.at is None or recovery.at > now:
+            return _Choice(now, Kind.REFRESH)
+        return recovery
+    if recovery.at is not None:
+        # Half-way to expiry: late enough to ride out an outage, early enough to try again.
+        password_at = max(recovery.at, doubt.since.now + (serves_until - doubt.since.now) / 2)
+        if password_at < serves_until:
+            why = recovery.why or "the doubt is recovered by the password, before the access token expires"
+            return replace(recovery, at=password_at, why=why)
     # No password in time: once the access token has run out there is nothing left that a resend could revoke.
-    last = now if grant.access is None else grant.access.expires_at
-    return _Choice(last, Kind.REFRESH, why="the refresh token may be spent, and presenting it again revokes its family")
+    why = "the refresh token may be spent, and presenting it again revokes its family"
+    return _Choice(serves_until, Kind.REFRESH, why=why)
 
 
-def _recover_at(grant: Grant, doubt: Doubt) -> datetime:
-    """Half-way between the doubt and expiry: late enough to ride out an outage, early enough to try again."""
-    if grant.access is None or not grant.access.is_valid(doubt.since.now):
-        return doubt.since.now
-    return doubt.since.now + (grant.access.expires_at - doubt.since.now) / 2
+def _grace_left(doubt: Doubt, moment: Moment, rules: Rules) -> timedelta | None:
+    """How long the one quick resend is still forgiven; None where it is not, or was made."""
+    elapsed = moment.elapsed_since(doubt.since)
+    if doubt.attempts != 1 or elapsed is None or elapsed >= rules.grace:
+        return None
+    return rules.grace - elapsed
+
+
+def _serves_until(grant: Grant, doubt: Doubt, now: datetime) -> datetime | None:
+    """When the access token in use runs out; None where it has, or where the clock was set back and nobody can say."""
+    if grant.access is None or not grant.access.is_valid(now) or doubt.since.now > now:
+        return None
+    return grant.access.expires_at
 
 
 def _choose_password(grant: Grant, fact: Due, now: datetime, rules: Rules) -> _Choice:
@@ -247,13 +273,14 @@ def _choose_password(grant: Grant, fact: Due, now: datetime, rules: Rules) -> _C
     if fact.forced:
         return _Choice(now, Kind.PASSWORD)
     at = rules.budget.allowed_at(grant.debits, now, retry=grant.password_lost)
-    return _Choice(at, Kind.PASSWORD, why="the budget of password exchanges is spent" if at > now else "")
+    return _Choice(at, Kind.PASSWORD, why=BUDGET_SPENT if at > now else "")
 
 
 def _spaced(grant: Grant, rules: Rules, now: datetime) -> datetime:
-    if grant.exchanged_at is None or grant.access is None or grant.exchanged_at > now:
+    if grant.exchanged_at is None or grant.exchanged_at > now:
         return now
-    return grant.exchanged_at + policy.spacing(grant.access.lifetime, rules)
+    least = rules.spacing if grant.access is None else policy.spacing(grant.access.lifetime, rules)
+    return max(now, grant.exchanged_at + least)
 
 
 def _rest_for_a_person(grant: Grant, choice: _Choice, told: list[events.Event], now: datetime) -> Step:
@@ -268,7 +295,7 @@ def _begin(grant: Grant, fact: Due, choice: _Choice, moment: Moment, told: list[
     kind = choice.kind
     assert kind is not None  # noqa: S101 (the caller looked)
     attempt = grant.doubt.attempts + 1 if grant.doubt is not None and kind is Kind.REFRESH else 1
-    interactive = fact.wanted is not None
+    interactive = fact.wanted is Kind.PASSWORD
     intent = Intent(grant.lineage, grant.generation, kind, choice.source, attempt, moment, interactive)
     debits = (*grant.debits, moment.now) if kind is Kind.PASSWORD else grant.debits
     refresh = grant.refresh if choice.source is Source.CURRENT else grant.previous_refresh
@@ -278,8 +305,10 @@ def _begin(grant: Grant, fact: Due, choice: _Choice, moment: Moment, told: list[
         )
     )
     order = Exchange(kind, attempt, refresh if kind is Kind.REFRESH else None)
-    # due_at stays in the past: a crash leaves the grant due, and the open intent tells the rest.
-    return Step(replace(grant, intent=intent, debits=debits), order, tuple(told))
+    # Due at once also where somebody asked before the time: a crash leaves the grant due, the open intent tells the
+    # rest. A person's own try leaves the schedule alone.
+    due_at = grant.due_at if interactive else min(grant.due_at or moment.now, moment.now)
+    return Step(replace(grant, intent=intent, debits=debits, due_at=due_at), order, tuple(told))
 
 
 # --- concluded --------------------------------------------------------------------------------------------------
@@ -290,8 +319,8 @@ def _concluded(grant: Grant, fact: Concluded, moment: Moment, rules: Rules, chan
     if intent is None:
         raise ValueError("an exchange was concluded that no intent announced")
     grant = replace(grant, intent=None, exchanged_at=moment.now)
-    if outcome.cls is OutcomeClass.GRANTED and outcome.answer is not None:
-        return _granted(grant, intent, outcome.answer, fact, moment, rules, chance)
+    if outcome.cls is OutcomeClass.GRANTED and outcome.answer is not None and outcome.answer.access is not None:
+        return _granted(grant, intent, outcome.answer, outcome.answer.access, fact, moment, rules, chance)
     if intent.kind is Kind.PASSWORD and outcome.cls is OutcomeClass.NOT_SENT:
         grant = replace(grant, debits=_refunded(grant.debits, intent.moment.now))
     if intent.interactive:
@@ -299,31 +328,30 @@ def _concluded(grant: Grant, fact: Concluded, moment: Moment, rules: Rules, chan
         return _fail(grant, intent, outcome, moment, grant.due_at, keep_trouble=True)
     match outcome.cls:
         case OutcomeClass.PARTIAL:
-            return _partial(grant, intent, outcome, moment)
-        case OutcomeClass.DOUBTFUL:
+            return _partial(grant, intent, outcome, moment, rules)
+        case OutcomeClass.DOUBTFUL | OutcomeClass.GRANTED:
+            # Granted, but without what was granted: a driver's defect. The refresh token may be spent all the same.
             return _doubtful(grant, intent, outcome, moment, rules, chance)
-        case OutcomeClass.REFRESH_DEAD:
-            return _refresh_dead(grant, intent, outcome, moment, rules)
         case OutcomeClass.REFUSED:
             return _refused(grant, fact, moment)
-        case OutcomeClass.MISCONFIGURED if intent.kind is Kind.PASSWORD:
-            # A login that the provider answers with “wrong request” is stopped like a refused one.
+        case OutcomeClass.MISCONFIGURED | OutcomeClass.REFRESH_DEAD if intent.kind is Kind.PASSWORD:
+            # A login that the provider answers with “wrong request” or “no such grant” is stopped like a refused one.
             return _refused(grant, fact, moment)
+        case OutcomeClass.REFRESH_DEAD:
+            return _refresh_dead(grant, intent, outcome, moment, rules)
         case _:
             return _waiting(grant, intent, outcome, moment, rules, chance)
 
 
 def _granted(
-    grant: Grant, intent: Intent, answer: Answer, fact: Concluded, moment: Moment, rules: Rules, chance: float
-) -> Step:
+    grant: Grant, intent: Intent, answer: Answer, value: Secret, fact: Concluded, moment: Moment, rules: Rules,
+    chance: float,
+) -> Step:  # fmt: skip
     now = moment.now
     last_good = grant.access.lifetime if grant.access is not None else None
     lifetime = policy.lifetime(answer.lifetime, rules, last_good)
     generation = grant.generation + 1
-    assert answer.access is not None  # noqa: S101 (granted means usable)
-    access = AccessToken(
-        answer.access, answer.token_type, answer.scope, fact.sent_at, fact.sent_at + lifetime, generation
-    )
+    access = AccessToken(value, answer.token_type, answer.scope, fact.sent_at, fact.sent_at + lifetime, generation)
     due_at = policy.due_at(fact.sent_at, lifetime, now, rules, chance)
     refresh, previous = _succession(grant, intent, answer.refresh)
     remarks = list(answer.remarks)
@@ -344,6 +372,8 @@ def _granted(
             expires_at=access.expires_at, due_at=due_at,
         )
     ]  # fmt: skip
+    if grant.latch is not None:
+        told.append(events.Unlatched(at=now, grant=grant.name, why="a person's own exchange was granted"))
     told.extend(events.AnswerOdd(at=now, grant=grant.name, remark=remark) for remark in remarks)
     return Step(renewed, Rest(due_at), tuple(told))
 
@@ -359,10 +389,14 @@ def _succession(grant: Grant, intent: Intent, fresh: Secret | None) -> tuple[Sec
     return fresh, spent
 
 
-def _partial(grant: Grant, intent: Intent, outcome: Outcome, moment: Moment) -> Step:
+def _partial(grant: Grant, intent: Intent, outcome: Outcome, moment: Moment, rules: Rules) -> Step:
     """The provider rotated the refresh token but gave no access token that may be used: keep the one, never
     publish the other."""
     fresh = outcome.answer.refresh if outcome.answer is not None else None
+    if fresh is None and intent.kind is Kind.PASSWORD:
+        # A login that brought nothing at all: what was held, in doubt or not, stays.
+        kept = replace(grant, password_lost=False)
+        return _fail(kept, intent, outcome, moment, _after(kept, PARTIAL_RETRY, moment, rules))
     refresh, previous = _succession(grant, intent, fresh)
     kept = replace(
         grant, generation=grant.generation + 1, refresh=refresh, previous_refresh=previous,
@@ -376,16 +410,19 @@ def _doubtful(grant: Grant, intent: Intent, outcome: Outcome, moment: Moment, ru
     if intent.kind is Kind.PASSWORD:
         # One extra try, which counts; a second loss waits like any other password exchange.
         lost = replace(grant, password_lost=not grant.password_lost)
-        next_at = max(now + PASSWORD_RETRY, rules.budget.allowed_at(lost.debits, now, retry=lost.password_lost))
-        return _fail(lost, intent, outcome, moment, next_at)
+        return _fail(lost, intent, outcome, moment, _after(lost, PASSWORD_RETRY, moment, rules))
     if intent.source is Source.PREVIOUS:
         # Trying the previous token was a courtesy; whatever became of it, it is not tried twice.
         return _fail(replace(grant, previous_refresh=None), intent, outcome, moment, now)
     doubt = Doubt(grant.doubt.since if grant.doubt else intent.moment, intent.attempt, outcome.message)
     grant = replace(grant, doubt=doubt)
     pause = policy.backoff(intent.attempt, replace(rules, backoff_base=rules.resend_after), chance)
-    choice = _choose_in_doubt(grant, doubt, Due(), moment, rules)
-    next_at = max(now + pause, choice.at or now)
+    left = _grace_left(doubt, moment, rules)
+    if left is not None:
+        # The one forgiven resend must not wait until it is forgiven no more.
+        pause = min(pause, left / 2)
+    choice = _choose(grant, Due(), moment, rules)
+    next_at = _after(grant, pause, moment, rules)
     step = _fail(grant, intent, outcome, moment, next_at)
     if intent.attempt > 1:
         return step
@@ -432,17 +469,36 @@ def _refused(grant: Grant, fact: Concluded, moment: Moment) -> Step:
 def _waiting(grant: Grant, intent: Intent, outcome: Outcome, moment: Moment, rules: Rules, chance: float) -> Step:
     """Not sent, busy, or a request that the operator must mend: the same again, later."""
     now = moment.now
-    count = grant.trouble.count + 1 if grant.trouble is not None else 1
+    count = _count(grant.trouble, outcome.cls)
     pause = policy.backoff(count, rules, chance)
     if outcome.cls is OutcomeClass.BUSY:
         asked = BUSY_FLOOR * 2 ** min(count - 1, 6) if outcome.retry_after is None else outcome.retry_after
         pause = max(pause, min(max(asked, RETRY_AFTER_FLOOR), RETRY_AFTER_CAP))
     elif outcome.cls is OutcomeClass.MISCONFIGURED:
         pause = policy.slow_backoff(count, *outcome.pace)
-    next_at = now + pause
-    if intent.kind is Kind.PASSWORD and outcome.cls is not OutcomeClass.NOT_SENT:
-        next_at = max(next_at, rules.budget.allowed_at(grant.debits, now))
-    return _fail(grant, intent, outcome, moment, next_at)
+        if grant.access is not None and grant.access.is_valid(now):
+            # A deploy or a firewall page of some minutes must not cost the readers their token: while one is valid,
+            # never wait longer than half of what is left.
+            pause = min(pause, max((grant.access.expires_at - now) / 2, REPEAT_FLOOR))
+    if intent.kind is Kind.REFRESH:
+        return _fail(grant, intent, outcome, moment, now + pause)
+    if outcome.cls is not OutcomeClass.NOT_SENT:
+        # The one extra try after a lost answer was this one.
+        grant = replace(grant, password_lost=False)
+    return _fail(grant, intent, outcome, moment, _after(grant, pause, moment, rules))
+
+
+def _after(grant: Grant, pause: timedelta, moment: Moment, rules: Rules) -> datetime:
+    """After a pause, and not before whatever is to be done next may be done."""
+    at = _choose(grant, Due(), moment, rules).at
+    paused = moment.now + pause
+    return paused if at is None else max(paused, at)
+
+
+def _count(before: Trouble | None, cls: OutcomeClass) -> int:
+    """How often in a row it failed in this way: an hour without a network is no reason to wait an hour after the
+    first “busy”."""
+    return before.count + 1 if before is not None and before.cls is cls else 1
 
 
 def _fail(
@@ -452,9 +508,8 @@ def _fail(
     now = moment.now
     before = grant.trouble
     trouble = Trouble(
-        outcome.cls, outcome.message, outcome.mend,
-        before.since if before else now, before.count + 1 if before else 1,
-    )  # fmt: skip
+        outcome.cls, outcome.message, outcome.mend, before.since if before else now, _count(before, outcome.cls)
+    )
     told = events.ExchangeFailed(
         at=now, grant=grant.name, kind=intent.kind.value, cls=outcome.cls.value, reason=outcome.message,
         mend=outcome.mend, next_at=next_at, valid_until=grant.access.expires_at if grant.access else None,
@@ -474,25 +529,46 @@ def _refunded(debits: tuple[datetime, ...], at: datetime) -> tuple[datetime, ...
 # --- the world is not as the store says -------------------------------------------------------------------------
 
 
-def _behind(grant: Grant, fact: Behind, moment: Moment) -> Step:
+def _behind(grant: Grant, fact: Behind, moment: Moment, rules: Rules) -> Step:
     """Our store is an old copy: its refresh token may be spent and its access token outlived. Publish nothing,
     count on from what was found, and treat the refresh token as in doubt."""
     if fact.generation <= grant.generation:
         return Step(grant, Rest(grant.due_at))
+    now = moment.now
     told = events.StoreBehind(
-        at=moment.now, grant=grant.name, target=fact.target, stored=grant.generation, found=fact.generation
+        at=now, grant=grant.name, target=fact.target, stored=grant.generation, found=fact.generation
     )
-    doubt = Doubt(moment, 1, "the store is an old copy") if grant.refresh is not None else None
+    # None of its requests were ours: spent at an unknown time, so no grace covers a resend.
+    doubt = Doubt(moment, 0, "the store is an old copy") if grant.refresh is not None else None
     access = grant.access
     if access is not None and fact.expires_at is not None:
         # Keeps only the time until which readers are served by the newer token; it is never published (unproven).
-        access = replace(access, expires_at=max(fact.expires_at, access.issued_at))
+        # The lifetime stays, because guesses are made by it; what a target says is believed within bounds only.
+        until = min(max(fact.expires_at, now), now + rules.longest_lifetime)
+        access = replace(access, issued_at=until - access.lifetime, expires_at=until)
+    due_at = None if grant.latch is not None else _spaced(grant, rules, now)
     moved = replace(
         grant, generation=fact.generation, access=access, previous_refresh=None, doubt=doubt, intent=None,
-        unproven=True, due_at=moment.now,
+        unproven=True, due_at=due_at,
     )  # fmt: skip
-    return Step(moved, Rest(moment.now), (told,))
+    return Step(moved, Rest(due_at), (told,))
 
 
-def _earlier(one: datetime | None, other: datetime) -> datetime | None:
-    return None if one is None else min(one, other)
+def _clock_fell_back(grant: Grant, moment: Moment, rules: Rules) -> Step:
+    """Refresh before trusting. Debits from the future count from now: never forgotten, but not for years either."""
+    now = moment.now
+    due_at = None if grant.due_at is None else min(grant.due_at, _spaced(grant, rules, now))
+    debits = tuple(min(at, now) for at in grant.debits)
+    return Step(replace(grant, unproven=True, debits=debits, due_at=due_at), Rest(due_at))
+
+
+def _adopted(grant: Grant, fact: Adopted, moment: Moment) -> Step:
+    now = moment.now
+    told: list[events.Event] = []
+    if grant.latch is not None:
+        told.append(events.Unlatched(at=now, grant=grant.name, why="a person handed over a refresh token"))
+    taken = replace(
+        grant, refresh=fact.refresh, previous_refresh=None, refreshed_at=now,
+        intent=None, doubt=None, latch=None, trouble=None, password_lost=False, due_at=now,
+    )  # fmt: skip
+    return Step(taken, Rest(now), tuple(told))

@@ -102,7 +102,7 @@ class Rules:
 
 def spacing(lifetime: timedelta, rules: Rules) -> timedelta:
     """Least time between a granted exchange and the next: no answer of a provider can make a tight loop."""
-    return min(rules.spacing, lifetime / 2)
+    return min(rules.spacing, lifetime / 2) if lifetime > ZERO else rules.spacing
 
 
 def due_at(issued_at: datetime, lifetime: timedelta, now: datetime, rules: Rules, chance: float) -> datetime:
@@ -142,7 +142,9 @@ def read_lifetime(raw: object) -> timedelta | None:
         if not (text.isascii() and text.replace(".", "", 1).isdigit() and len(text) <= 32):
             return None
         raw = float(text)
-    if not isinstance(raw, (int, float)) or not math.isfinite(raw):
+    if isinstance(raw, float) and not math.isfinite(raw):
+        return None
+    if not isinstance(raw, (int, float)):
         return None
     seconds = math.floor(raw)
     if seconds <= 0:
@@ -154,7 +156,7 @@ def read_lifetime(raw: object) -> timedelta | None:
 def lifetime(told: timedelta | None, rules: Rules, last_good: timedelta | None) -> timedelta:
     """The lifetime to count on: what was told, capped; the default where nothing usable was told, and then
     never more than the last good one."""
-    if told is not None:
+    if told is not None and told > ZERO:
         return min(told, rules.longest_lifetime)
     guess = min(rules.default_lifetime, rules.longest_lifetime)
-    return guess if last_good is None else min(guess, last_good)
+    return min(guess, last_good) if last_good is not None and last_good > ZERO else guess

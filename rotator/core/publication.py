@@ -14,6 +14,9 @@ from enum import StrEnum
 from rotator.core.errors import Misconfigured
 from rotator.core.tokens import AccessToken, Secret
 
+# The largest integer that every store and JSON reader holds exactly (RFC 8259 section 6); no grant rotates so often.
+HIGHEST = 2**53 - 1
+
 
 class Format(StrEnum):
     """How a file target is written."""
@@ -168,9 +171,11 @@ def judge(content: bytes, publication: Publication, form: Format, now: datetime,
     wanted.pop("expires_in")
     if there == wanted:
         return Settled(Found.CURRENT if isinstance(found, int) else Found.ALTERED)
-    generation = there.get("generation")
-    if there.get("lineage") != publication.lineage or not isinstance(generation, int):
+    if there.get("lineage") != publication.lineage:
         return Settled(Found.FOREIGN if there.get("lineage") else Found.ALTERED)
+    generation = there.get("generation")
+    if not isinstance(generation, int) or generation > HIGHEST:
+        return Settled(Found.ALTERED)
     if generation > publication.generation:
         return Settled(Found.AHEAD, generation=generation, expires_at=read_time(there.get("expires_at")))
     return Settled(Found.OLDER if generation < publication.generation else Found.ALTERED)
@@ -182,9 +187,9 @@ def read_time(raw: object) -> datetime | None:
         return None
     try:
         at = datetime.fromisoformat(raw)
-    except ValueError:
+        return at.astimezone(UTC) if at.tzinfo is not None else None
+    except (ValueError, OverflowError):
         return None
-    return at.astimezone(UTC) if at.tzinfo is not None else None
 
 
 def _quoted(value: str) -> str:

@@ -3,6 +3,7 @@ store only, and the store keeps it private."""
 
 from __future__ import annotations
 
+import operator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -58,15 +59,16 @@ def write(grant: Grant) -> Record:
 
 
 def read(record: Record) -> Grant:
-    """Raises StateDamaged for a record that no version of ours wrote, without quoting any of it."""
+    """Raises StateDamaged for a record that no version of ours wrote, without quoting more than its name."""
     try:
-        if record["v"] != VERSION:
+        version = int(record["v"])
+        if version > VERSION:
             raise StateDamaged(
-                f"the record of {record['name']!r} has version {record['v']!r}, this rotator knows {VERSION}",
+                f"the record of {record['name']!r} has version {version}, this rotator knows {VERSION}",
                 mend="start the newer rotator that wrote it",
             )
         return _read(record)
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise StateDamaged("a stored grant is not readable", mend="run `rotator state reset`") from None
 
 
@@ -74,12 +76,12 @@ def _read(record: Record) -> Grant:
     access, intent, doubt = record["access"], record["intent"], record["doubt"]
     latch, trouble = record["latch"], record["trouble"]
     return Grant(
-        name=record["name"],
-        lineage=record["lineage"],
-        identity=record["identity"],
-        generation=record["generation"],
+        name=_text(record["name"]),
+        lineage=_text(record["lineage"]),
+        identity=_text(record["identity"]),
+        generation=operator.index(record["generation"]),
         access=None if access is None else AccessToken(
-            Secret(access["value"]), access["type"], access["scope"],
+            Secret(_text(access["value"])), access["type"], access["scope"],
             time(access["issued_at"]), time(access["expires_at"]), access["generation"],
         ),
         refresh=_secret(record["refresh"]),
@@ -130,8 +132,14 @@ def _revealed(secret: Secret | None) -> str | None:
     return None if secret is None else secret.reveal()
 
 
-def _secret(raw: str | None) -> Secret | None:
-    return None if raw is None else Secret(raw)
+def _secret(raw: object) -> Secret | None:
+    return None if raw is None else Secret(_text(raw))
+
+
+def _text(raw: object) -> str:
+    if not isinstance(raw, str):
+        raise TypeError
+    return raw
 
 
 def _moment(moment: Moment) -> Record:

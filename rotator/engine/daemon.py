@@ -13,10 +13,9 @@ from datetime import timedelta
 
 from rotator.core import events, health, lifecycle
 from rotator.core.errors import BadUsage, Misconfigured, Overtaken, RotatorError, Transient
-from rotator.core.grants import Grant, Kind
+from rotator.core.grants import Kind
 from rotator.core.health import Startup
 from rotator.core.ports import Clock, Dice, Face, Roster, Store, Supervisor, Watcher
-from rotator.core.publication import header_type, rfc3339
 from rotator.core.tokens import Secret
 from rotator.engine import rotation
 from rotator.engine.bus import Bus
@@ -175,7 +174,7 @@ class Daemon:
         scheduler, supervisor = self._scheduler, self._parts.supervisor
         if scheduler is None:
             return
-        snapshot = scheduler.health()
+        snapshot = scheduler.examine()
         line = snapshot.line()
         if self._ready:
             supervisor.status(line)
@@ -228,20 +227,20 @@ class Daemon:
                     while not self._stop.is_set():
                         await self._turn(scheduler)
                         await scheduler.quiet()
-                        snapshot = scheduler.health()
+                        snapshot = scheduler.examine()
                         if snapshot.settled(Startup.ALL):
                             break
                         await self._wait_rung(scheduler)
             except TimeoutError:
                 pass
             await scheduler.drain()
-            return scheduler.health()
+            return scheduler.examine()
 
     # --- orders ------------------------------------------------------------------------------------------------
 
     async def health(self) -> dict[str, object]:
         """The snapshot that every page and status line shows."""
-        return {"version": self._parts.version, **health.document(self._open().health())}
+        return {"version": self._parts.version, **health.document(self._open().examine())}
 
     async def rotate(self, grant: str, force: bool) -> dict[str, object]:
         """Rotate now and publish. Raises the exchange's own error, Transient where nothing was sent."""
@@ -263,7 +262,7 @@ class Daemon:
         if error is not None:
             raise error
         await scheduler.quiet(name)
-        document = health.document(scheduler.health())
+        document = health.document(scheduler.examine())
         shown = document["grants"]
         assert isinstance(shown, dict)  # noqa: S101 (health.document makes it)
         return {"grant": name, **shown[name]}
@@ -283,7 +282,7 @@ class Daemon:
 
     async def token(self, grant: str) -> dict[str, object]:
         """The access token as it is saved, for `rotator token`. Raises Transient where none is valid."""
-        return present(self._open().grant(grant), self._parts)
+        return health.token(self._open().grant(grant), self._parts.clock.now())
 
     async def reload(self) -> dict[str, object]:
         """Read the configuration anew. Raises Misconfigured, and keeps the old one, where it is bad."""
@@ -299,7 +298,7 @@ class Daemon:
                 parts.supervisor.ready(f"configuration not reloaded: {error.what}")
                 raise
             parts.bus.tell(told)
-            parts.supervisor.ready(scheduler.health().line())
+            parts.supervisor.ready(scheduler.examine().line())
         return {"added": told.added, "changed": told.changed, "removed": told.removed}
 
     async def _reload_safely(self) -> None:
@@ -313,17 +312,3 @@ class Daemon:
         if self._scheduler is None:
             raise Transient("the daemon is stopping", mend="try again once it runs")
         return self._scheduler
-
-
-def present(grant: Grant, parts: Parts) -> dict[str, object]:
-    """One grant's access token for a person or a script that may see it."""
-    now, access = parts.clock.now(), grant.access
-    if access is None or grant.unproven or not access.is_valid(now):
-        raise Transient(f"{grant.name}: no valid access token", mend="see `rotator status` for the reason")
-    return {
-        "grant": grant.name,
-        "access_token": access.value.reveal(),
-        "token_type": header_type(access.token_type),
-        "expires_at": rfc3339(access.expires_at),
-        "generation": access.generation,
-    }

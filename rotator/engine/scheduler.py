@@ -82,8 +82,8 @@ class Scheduler:
         changed = [name for name in after.keys() & before.keys() if after[name] != before[name]]
         # A changed identity starts the grant anew under its lease, which an exchange in flight holds.
         await self._rotated(changed)
-        former, self._roster = self._roster, roster
         await self._take_over(roster)
+        former, self._roster = self._roster, roster
         await former.close()
         self.ring()
         return events.Reloaded(
@@ -237,7 +237,8 @@ class Scheduler:
         for orphan in await self._tools.store.deliveries(name):
             await self._courier.remove(orphan, self._roster)
 
-    def health(self) -> health.Health:
+    def examine(self) -> health.Health:
+        """The snapshot that everything shown is made of."""
         now = self._tools.clock.now()
         return health.Health(now, tuple(self._examine(name, now) for name in sorted(self._desks)))
 

@@ -1,0 +1,62 @@
+# Two commands need nothing but Python >= 3.11, make and the package index:
+#   make demo    the main job on an emulated provider
+#   make test    the tests; what needs a component that is absent is skipped with a reason
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.PHONY: demo test soak bench lint types contracts check requirements clean
+
+demo: $(VENV)/.run
+	$(BIN)/rotator demo
+
+test: $(VENV)/.test
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest $(PYTEST)
+	$(BIN)/python -m coverage combine -q
+	$(BIN)/python -m coverage report --include='rotator/core/*,rotator/engine/*' --fail-under=95
+
+soak: $(VENV)/.test
+	$(BIN)/python -m pytest --soak $(PYTEST)
+
+bench: $(VENV)/.test
+	$(BIN)/python -m benchmarks
+
+check: lint types contracts
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test
+	$(BIN)/mypy
+
+contracts: $(VENV)/.test
+	$(BIN)/lint-imports --no-cache
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rotator needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
+
+$(VENV)/.run: $(VENV)/bin/python requirements/run.txt pyproject.toml
+	$(PIP) --require-hashes -r requirements/run.txt
+	$(PIP) --no-deps -e .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.run requirements/test.txt
+	$(PIP) --require-hashes -r requirements/test.txt
+	touch $@
+
+# Pinned anew from pyproject.toml; the files name no index, so any mirror serves.
+requirements: $(VENV)/.test
+	$(PIP) pip-tools
+	$(COMPILE) -o requirements/run.txt pyproject.toml
+	$(COMPILE) -o requirements/test.txt requirements/test.in
+
+COMPILE := $(BIN)/python -m piptools compile -q --strip-extras --generate-hashes --allow-unsafe --no-header \
+	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

@@ -1,0 +1,115 @@
+"""The daemon, put together."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import rotator
+from rotator.assembly import plan as plans
+from rotator.assembly.plan import Plan
+from rotator.assembly.roster import ConfiguredRoster
+from rotator.core import events
+from rotator.core.health import Startup
+from rotator.core.ports import Face, Roster
+from rotator.drivers import clock, sqlite, watch
+from rotator.engine.bus import Bus
+from rotator.engine.daemon import Daemon, Parts
+from rotator.engine.scheduler import Timing
+from rotator.frontends import systemd, telemetry
+from rotator.frontends.control import Client
+
+CONTROL = "control"
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A daemon that is ready to serve, with its faces."""
+
+    daemon: Daemon
+    faces: tuple[Face, ...]
+    log: telemetry.LogListener
+
+
+def build(plan: Plan, *, log_level: str | None = None) -> Built:
+    """Every object of one run. Nothing is opened yet; call it inside the event loop."""
+    system_clock, dice = clock.SystemClock(), clock.SystemDice()
+    plans.make_state_directory(plan)
+    store = sqlite.SqliteStore(plans.state_path(plan), clock=system_clock, dice=dice)
+    bus = Bus(system_clock.now)
+    settings = plan.settings
+    form = telemetry.choose(settings.log.format, sys.stderr, plan.environ)
+    level = telemetry.level(log_level or settings.log.level)
+    log = telemetry.LogListener(
+        sys.stderr, form, threshold=level, colour=telemetry.is_colourful(sys.stderr, plan.environ)
+    )
+    bus.join("log", log)
+
+    async def reread() -> Roster:
+        fresh = plans.read(plan.config, plan.environ)
+        return ConfiguredRoster(fresh, system_clock, store.key)
+
+    daemon = Daemon(
+        Parts(
+            version=rotator.__version__,
+            clock=system_clock,
+            dice=dice,
+            store=store,
+            bus=bus,
+            roster=ConfiguredRoster(plan, system_clock, store.key),
+            watcher=watch.InotifyWatcher(),
+            supervisor=systemd.Notifier(plan.environ, os.getpid(), clock.monotonic_usec),
+            timing=Timing(sweep_every=settings.timing.sweep_every, verify_every=settings.timing.verify_every),
+            require=Startup(settings.startup.require),
+            reread=reread,
+            warnings=plan.warnings,
+        )
+    )
+
+    def on_defect(doing: str, error: Exception) -> None:
+        bus.tell(events.TaskFailed(at=system_clock.now(), doing=doing, error=type(error).__name__))
+
+    return Built(daemon, (_LateControl(control_path(plan), daemon, on_defect),), log)
+
+
+class _LateControl:
+    """The control socket, imported when it is opened: after the first publication."""
+
+    def __init__(self, path: Path, daemon: Daemon, on_defect: Callable[[str, Exception], None]) -> None:
+        self._path = path
+        self._daemon = daemon
+        self._on_defect = on_defect
+        self._server: Face | None = None
+
+    async def start(self) -> None:
+        from rotator.frontends.control.server import Server
+
+        self._server = Server(self._path, self._daemon, os.getuid(), on_defect=self._on_defect)
+        await self._server.start()
+
+    async def close(self) -> None:
+        if self._server is not None:
+            await self._server.close()
+
+
+def control_path(plan: Plan) -> Path:
+    return plans.state_folder(plan) / CONTROL
+
+
+def client(plan: Plan) -> Client:
+    """The way to the daemon that holds this configuration's state."""
+    return Client(control_path(plan))
+
+
+def polls(limit: timedelta, every: timedelta) -> Iterator[None]:
+    """Once at once, then every ``every`` until ``limit`` has passed: for a command that waits for a daemon."""
+    until = clock.boottime() + limit
+    while True:
+        yield
+        if clock.boottime() >= until:
+            return
+        clock.pause(min(every, max(timedelta(0), until - clock.boottime())))

@@ -1,0 +1,139 @@
+"""The configuration, read and checked whole, and the folders it is about."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from rotator import settings
+from rotator.core.errors import BadUsage, Misconfigured
+from rotator.drivers import secrets, sqlite
+from rotator.settings import Loaded, Settings
+
+SYSTEM = Path("/etc")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a command works with. ``warnings`` are what works but has a better way."""
+
+    loaded: Loaded
+    environ: Mapping[str, str]
+    config: Path | None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def settings(self) -> Settings:
+        return self.loaded.settings
+
+
+def read(config: Path | None, environ: Mapping[str, str], *, check: bool = True) -> Plan:
+    """Read the configuration; with ``check`` also look at every file, folder, group and secret it names, so that
+    nothing starts that cannot work. Raises Misconfigured with every problem found, one a line."""
+    loaded = settings.load(settings.find(environ, config), environ)
+    plan = Plan(loaded, environ, config, tuple(loaded.warnings))
+    _only_sqlite(plan)
+    if not check:
+        return plan
+    from rotator.assembly import roster
+
+    warnings, problems = [*plan.warnings], []
+    for reference in roster.references(plan):
+        try:
+            warning = secrets.check(reference, environ)
+        except Misconfigured as error:
+            problems.append(str(error))
+        else:
+            if warning:
+                warnings.append(warning)
+    for key, publisher in roster.files_of(plan):
+        try:
+            publisher.check()
+        except Misconfigured as error:
+            problems.append(f"{key}: {error}")
+    if problems:
+        raise Misconfigured("\n".join(problems))
+    return Plan(loaded, environ, config, tuple(warnings))
+
+
+def _only_sqlite(plan: Plan) -> None:
+    kind = plan.settings.state.url.partition(":")[0]
+    if kind != "sqlite":
+        raise Misconfigured(
+            f"state.url: a {kind} store is not available in this version", mend='write state.url = "sqlite:state.db"'
+        )
+
+
+def span(text: str, option: str) -> timedelta:
+    """A duration given on the command line. Raises BadUsage naming the option."""
+    try:
+        return settings.duration(text)
+    except ValueError as error:
+        raise BadUsage(f"{option} {error}") from None
+
+
+def state_path(plan: Plan) -> Path:
+    """The database that ``state.url`` names; a relative one lies in the state directory."""
+    named = Path(plan.settings.state.url.removeprefix("sqlite:"))
+    return named if named.is_absolute() else state_directory(plan) / named
+
+
+def state_folder(plan: Plan) -> Path:
+    """Our own private folder, where state, lock and control socket lie."""
+    return sqlite.folder_of(state_path(plan))
+
+
+def state_directory(plan: Plan) -> Path:
+    return _directory(plan, "STATE_DIRECTORY", Path("/var/lib/rotator"), "XDG_STATE_HOME", ".local/state")
+
+
+def runtime_directory(plan: Plan) -> Path:
+    """Where relative file targets lie. Without XDG_RUNTIME_DIR a user's own state directory serves."""
+    if "RUNTIME_DIRECTORY" not in plan.environ and not _is_system(plan) and "XDG_RUNTIME_DIR" not in plan.environ:
+        return state_directory(plan) / "run"
+    return _directory(plan, "RUNTIME_DIRECTORY", Path("/run/rotator"), "XDG_RUNTIME_DIR", ".local/state")
+
+
+def _directory(plan: Plan, given: str, system: Path, xdg: str, fallback: str) -> Path:
+    """As systemd gives it (systemd.exec(5); the first of several), as the service has it where the configuration
+    is the system's own, so that commands beside the service find it, else the user's (XDG base directories)."""
+    if value := plan.environ.get(given):
+        return Path(value.partition(":")[0])
+    if _is_system(plan):
+        return system
+    base = plan.environ.get(xdg)
+    return (Path(base) if base else Path(plan.environ.get("HOME", "/")) / fallback) / "rotator"
+
+
+def _is_system(plan: Plan) -> bool:
+    path = plan.loaded.path
+    return path is not None and path.resolve().is_relative_to(SYSTEM)
+
+
+def make_state_directory(plan: Plan) -> None:
+    """Make a user's own base folder; one that the system should have given us is not made behind its back."""
+    directory = state_path(plan).parent
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Misconfigured(
+            f"the state directory {directory} cannot be made: {os.strerror(error.errno or 0)}",
+            mend="create it for the user that runs rotator, or change state.url",
+        ) from None
+
+
+def reset_state(plan: Plan, *, charge_budget: bool) -> Path | None:
+    """Set the stored state aside and begin anew; returns where the old one is kept. Raises Overtaken where a daemon
+    holds it."""
+    from rotator.drivers import clock
+
+    return sqlite.reset(state_path(plan), now=clock.SystemClock().now(), charge_budget=charge_budget)
+
+
+def effective(plan: Plan) -> list[tuple[str, Any, str]]:
+    """Every value as (dotted key, shown value, source); secrets are masked."""
+    return settings.effective(plan.loaded)

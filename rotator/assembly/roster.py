@@ -1,0 +1,205 @@
+"""Enrolments as they are configured."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from rotator.assembly import plan as plans
+from rotator.assembly.plan import Plan
+from rotator.core.errors import RotatorError
+from rotator.core.policy import Budget, Rules
+from rotator.core.ports import Clock, Enrolment, Http, Publisher
+from rotator.core.tokens import Secret
+from rotator.drivers import files, http, oauth, secrets
+from rotator.drivers.secrets import Reference
+from rotator.settings import Grant, Provider, SecretReference, Target
+
+if TYPE_CHECKING:
+    from rotator.drivers.vault import Vault
+
+Key = Callable[[], Awaitable[bytes]]
+
+
+class ConfiguredRoster:
+    """The port `ports.Roster` over one reading of the configuration. One HTTP client for each way out (CA, proxy)
+    and one login for each Vault; both are made when they are first needed."""
+
+    def __init__(self, plan: Plan, clock: Clock, key: Key) -> None:
+        self._plan = plan
+        self._clock = clock
+        self._key = key
+        self._clients: dict[tuple[object, ...], http.HttpxClient] = {}
+        self._vaults: dict[str, Vault] = {}
+        self._enrolments = {name: self._enrol(name, grant) for name, grant in plan.settings.grants.items()}
+
+    def enrolments(self) -> Mapping[str, Enrolment]:
+        return self._enrolments
+
+    def publisher_at(self, location: str) -> Publisher | None:
+        path = files.parse_location(location)
+        if path is not None:
+            return files.FilePublisher(path)
+        if not location.startswith("vault:"):
+            return None
+        from rotator.drivers import vault
+
+        place = vault.parse_location(location)
+        if place is None or place[0] not in self._plan.settings.vault:
+            return None
+        return vault.KvPublisher(self._vault(place[0]), place[1], place[2])
+
+    async def tend(self) -> None:
+        """Renew every Vault login that runs short."""
+        for vault in list(self._vaults.values()):
+            try:
+                await vault.renew_if_short()
+            except RotatorError:
+                # The next call logs in anew and tells what is wrong with the target that needs it.
+                continue
+
+    async def close(self) -> None:
+        for client in self._clients.values():
+            await client.close()
+        for vault in self._vaults.values():
+            await vault.close()
+
+    def client(self, provider: Provider) -> Http:
+        way = (provider.ca_file, provider.proxy)
+        if way not in self._clients:
+            self._clients[way] = http.HttpxClient(ca_file=provider.ca_file, proxy=provider.proxy)
+        return self._clients[way]
+
+    def _enrol(self, name: str, grant: Grant) -> Enrolment:
+        settings = self._plan.settings
+        provider = settings.providers[grant.provider]
+        scope = grant.scope or provider.scope
+        profile = oauth.Profile(
+            token_url=provider.token_url, encoding=oauth.Encoding(provider.encoding),
+            auth=oauth.ClientAuth(provider.auth), scope=scope, error_map=provider.error_map,
+        )  # fmt: skip
+        described = hashlib.sha256(
+            f"{grant.model_dump_json()}{provider.model_dump_json()}".encode()
+        ).hexdigest()  # secrets are masked in a dump; a changed literal is noticed by the credentials' own digest
+        return Enrolment(
+            name=name,
+            provider=grant.provider,
+            identity=(provider.token_url, grant.client_id, grant.username),
+            rules=_rules(provider, grant),
+            endpoint=oauth.Endpoint(profile, self.client(provider)),
+            credentials=secrets.ReferenceSource(
+                grant.client_id,
+                _reference(grant.client_secret, f"grants.{name}.client_secret"),
+                grant.username,
+                _reference(grant.password, f"grants.{name}.password"),
+                key=self._key,
+                salt=(provider.token_url, provider.encoding, provider.auth, scope or ""),
+                environ=self._plan.environ,
+            ),
+            targets={target: self._publisher(one) for target, one in grant.targets.items()},
+            fingerprint=described,
+        )
+
+    def _publisher(self, target: Target) -> Publisher:
+        if target.vault is None:
+            return _file(self._plan, target)
+        from rotator.drivers import vault
+
+        place = target.vault
+        return vault.KvPublisher(
+            self._vault(place.name), place.mount, place.path,
+            fields=target.fields or None, max_versions=target.max_versions or vault.MAX_VERSIONS,
+        )  # fmt: skip
+
+    def _vault(self, name: str) -> Vault:
+        if name not in self._vaults:
+            self._vaults[name] = self._open_vault(name)
+        return self._vaults[name]
+
+    def _open_vault(self, name: str) -> Vault:
+        from rotator.drivers import vault
+
+        shape = self._plan.settings.vault[name]
+        address = vault.Address(
+            url=shape.address, namespace=shape.namespace, ca_file=shape.ca_file, timeout=shape.timeout
+        )
+        auth, key = shape.auth, f"vault.{name}.auth"
+        login: vault.Login
+        if auth.approle is not None:
+            login = vault.AppRoleLogin(
+                role_id=self._reader(auth.approle.role_id, f"{key}.approle.role_id"),
+                secret_id=self._reader(auth.approle.secret_id, f"{key}.approle.secret_id"),
+                mount=auth.approle.mount,
+            )
+        elif auth.token_file is not None:
+            login = vault.TokenFileLogin(self._read_file(str(auth.token_file), f"{key}.token_file"))
+        else:
+            assert auth.token is not None  # noqa: S101 (the settings know that one of three is there)
+            login = vault.TokenLogin(self._reader(auth.token, f"{key}.token"))
+        return vault.Vault(name, address, login, self._clock)
+
+    def _reader(self, shape: SecretReference, key: str) -> Callable[[], Awaitable[Secret]]:
+        reference = _reference(shape, key)
+        assert reference is not None  # noqa: S101 (required by the settings)
+        return lambda: asyncio.to_thread(secrets.read, reference, self._plan.environ)
+
+    def _read_file(self, path: str, key: str) -> Callable[[], Awaitable[Secret]]:
+        return lambda: asyncio.to_thread(secrets.read, Reference("file", Secret(path), key), self._plan.environ)
+
+
+def _rules(provider: Provider, grant: Grant) -> Rules:
+    return Rules(
+        rotate_at=provider.rotate_at,
+        jitter=provider.jitter,
+        spacing=provider.spacing,
+        deadline=provider.deadline,
+        reuse=provider.reuse,
+        grace=provider.grace,
+        resend_after=min(timedelta(seconds=2), provider.grace / 4) if provider.grace else timedelta(seconds=2),
+        default_lifetime=provider.default_lifetime,
+        longest_lifetime=provider.longest_lifetime,
+        refresh_lifetime=provider.refresh_lifetime,
+        budget=Budget(limit=grant.budget.limit, window=grant.budget.window, apart=grant.budget.apart),
+        password=grant.password is not None and grant.username is not None,
+    )
+
+
+def _reference(shape: SecretReference | None, key: str) -> Reference | None:
+    return None if shape is None else Reference(shape.kind, Secret(shape.value.get_secret_value()), key)
+
+
+def _file(plan: Plan, target: Target) -> files.FilePublisher:
+    assert target.file is not None  # noqa: S101 (the settings know that it is one of two)
+    relative = not target.file.startswith("/")
+    path = plans.runtime_directory(plan) / target.file
+    return files.FilePublisher(
+        path, form=target.file_format, template=target.template or "", mode=target.file_mode, group=target.group,
+        make_parents=relative,
+    )  # fmt: skip
+
+
+def references(plan: Plan) -> Iterator[Reference]:
+    """Every secret reference of the configuration with its key."""
+    for name, grant in plan.settings.grants.items():
+        for key, shape in (("client_secret", grant.client_secret), ("password", grant.password)):
+            reference = _reference(shape, f"grants.{name}.{key}")
+            if reference is not None:
+                yield reference
+    for name, one in plan.settings.vault.items():
+        key, auth = f"vault.{name}.auth", one.auth
+        if auth.token is not None:
+            yield Reference(auth.token.kind, Secret(auth.token.value.get_secret_value()), f"{key}.token")
+        if auth.approle is not None:
+            for word, shape in (("role_id", auth.approle.role_id), ("secret_id", auth.approle.secret_id)):
+                yield Reference(shape.kind, Secret(shape.value.get_secret_value()), f"{key}.approle.{word}")
+
+
+def files_of(plan: Plan) -> Iterator[tuple[str, files.FilePublisher]]:
+    """Every file target with its key."""
+    for name, grant in plan.settings.grants.items():
+        for target, one in grant.targets.items():
+            if one.file is not None:
+                yield f"grants.{name}.targets.{target}", _file(plan, one)

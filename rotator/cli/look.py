@@ -1,0 +1,68 @@
+"""Commands that look at the configuration and the state, and the one that resets the latter."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+from collections.abc import Mapping
+
+import rotator
+from rotator.core.errors import BadUsage
+
+
+def check(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Everything that `run` checks before it starts, and nothing is started."""
+    from rotator import assembly
+
+    plan = assembly.read(arguments.config, environ)
+    for warning in plan.warnings:
+        print(f"rotator: warning: {warning}", file=sys.stderr)
+    grants = plan.settings.grants
+    targets = sum(len(grant.targets) for grant in grants.values())
+    where = plan.loaded.path or "the environment"
+    print(f"{where}: good; {len(grants)} grant(s), {targets} target(s), state in {assembly.state_folder(plan)}")
+    return 0
+
+
+def show(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Every effective value, secrets masked, with its source."""
+    from rotator import assembly
+
+    plan = assembly.read(arguments.config, environ, check=False)
+    values = assembly.effective(plan)
+    if arguments.json:
+        print(json.dumps({key: {"value": value, "source": source} for key, value, source in values}, indent=2))
+        return 0
+    width = max((len(f"{key} = {value}") for key, value, _ in values), default=0)
+    for key, value, source in values:
+        print(f"{key} = {value}".ljust(min(width, 72)) + f"  # {source}")
+    return 0
+
+
+def reset(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Set the state aside (it is kept) and leave a tombstone that counts the password budget as spent."""
+    from rotator import assembly
+
+    plan = assembly.read(arguments.config, environ, check=False)
+    if not arguments.yes:
+        if not sys.stdin.isatty():
+            raise BadUsage("state reset asks before it acts, and there is no terminal", mend="add --yes")
+        print(
+            f"This sets the state in {assembly.state_folder(plan)} aside; every grant must log in anew.",
+            file=sys.stderr,
+        )
+        if input("Go on? [y/N] ").strip().lower() not in ("y", "yes"):
+            print("nothing was changed", file=sys.stderr)
+            return 1
+    aside = assembly.reset_state(plan, charge_budget=not arguments.keep_budget)
+    kept = f"the old state is kept as {aside}" if aside is not None else "there was no old state to keep"
+    budget = "is kept" if arguments.keep_budget else "counts as spent for its window"
+    print(f"state reset; {kept}; the password budget {budget}", file=sys.stderr)
+    return 0
+
+
+def version(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    print(f"rotator {rotator.__version__} (Python {platform.python_version()})")
+    return 0

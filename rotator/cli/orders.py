@@ -1,0 +1,183 @@
+"""Commands about grants. One that changes something is an order to the running daemon; only where none runs does it
+take the state lock and run the same engine for one act."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import getpass
+import json
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from rotator import assembly
+from rotator.core.errors import BadUsage, Transient, Unavailable
+from rotator.core.tokens import Secret
+from rotator.engine.daemon import Daemon
+from rotator.frontends.control import Client
+
+POLL = timedelta(milliseconds=200)
+Document = dict[str, Any]
+
+
+def status(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Print how every grant stands; 0 where each is published, else 69."""
+    plan = assembly.read(arguments.config, environ, check=False)
+    try:
+        document = assembly.client(plan).health()
+    except Unavailable:
+        document = asyncio.run(assembly.stored_health(plan))
+    if arguments.json:
+        _print(document)
+    else:
+        for line in _table(document):
+            print(line)
+    return 0 if document["published"] else Unavailable.exit_code
+
+
+def rotate(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    plan = assembly.read(arguments.config, environ)
+    name, force = arguments.grant, arguments.force
+    document = _order(plan, lambda client: client.rotate(name, force=force), lambda daemon: daemon.rotate(name, force))
+    return _done(arguments, document)
+
+
+def authorize(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    plan = assembly.read(arguments.config, environ)
+    name = arguments.grant
+    if name not in plan.settings.grants:
+        raise BadUsage(f"no grant is named {name!r}", mend=f"add [grants.{name}] to the configuration")
+    password = refresh = None
+    if arguments.refresh_token is not None:
+        refresh = _read_secret(arguments.refresh_token, "--refresh-token")
+    elif arguments.password_file is not None:
+        password = _read_secret(arguments.password_file, "--password-file")
+    else:
+        password = _ask(f"Password of {plan.settings.grants[name].username or 'the user'} for {name}: ")
+    document = _order(
+        plan,
+        lambda client: client.authorize(name, password=password, refresh=refresh),
+        lambda daemon: daemon.authorize(name, password, refresh),
+    )
+    return _done(arguments, document)
+
+
+def retire(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    plan = assembly.read(arguments.config, environ, check=False)
+    name = arguments.grant
+    document = _order(plan, lambda client: client.retire(name), lambda daemon: daemon.retire(name))
+    if arguments.json:
+        _print(document)
+    else:
+        print(f"{name}: retired; its stored tokens are deleted", file=sys.stderr)
+    return 0
+
+
+def token(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """The access token alone on stdout, without a newline where stdout is no terminal."""
+    plan = assembly.read(arguments.config, environ, check=False)
+    try:
+        document = assembly.client(plan).token(arguments.grant)
+    except Unavailable:
+        document = asyncio.run(assembly.stored_token(plan, arguments.grant))
+    if arguments.json:
+        _print(document)
+    else:
+        print(document["access_token"], end="\n" if sys.stdout.isatty() else "")
+    return 0
+
+
+def wait(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """0 as soon as every target of the grant holds a valid token, 75 where that took too long."""
+    plan = assembly.read(arguments.config, environ, check=False)
+    name, limit = arguments.grant, assembly.span(arguments.timeout, "--timeout")
+    client, last = assembly.client(plan), "the daemon does not run"
+    for _ in assembly.polls(limit, POLL):
+        try:
+            grants = client.health()["grants"]
+        except Unavailable:
+            continue
+        if name not in grants:
+            raise BadUsage(f"no grant is named {name!r}", mend=f"known grants: {', '.join(sorted(grants)) or 'none'}")
+        if grants[name]["published"]:
+            return 0
+        last = grants[name]["reason"] or "it is not published yet"
+    raise Transient(
+        f"{name}: no valid token is published after {arguments.timeout}: {last}", mend="see `rotator status`"
+    )
+
+
+def _order(
+    plan: assembly.Plan, ask: Callable[[Client], Document], act: Callable[[Daemon], Awaitable[Document]]
+) -> Document:
+    client = assembly.client(plan)
+    if client.answers():
+        return ask(client)
+
+    async def alone() -> Document:
+        daemon = assembly.build(plan).daemon
+        async with daemon.session():
+            return await act(daemon)
+
+    return asyncio.run(alone())
+
+
+def _read_secret(path: str, option: str) -> Secret:
+    try:
+        raw = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise BadUsage(f"{option}: {path} cannot be read: {reason}") from None
+    value = raw[:-1] if raw.endswith("\n") else raw
+    if not value or "\x00" in value or "\n" in value:
+        raise BadUsage(f"{option}: expected one line with the secret", mend="nothing was sent")
+    return Secret(value)
+
+
+def _ask(prompt: str) -> Secret:
+    if not sys.stdin.isatty():
+        raise BadUsage("there is no terminal to ask on", mend="use --password-file FILE, or - for stdin")
+    value = getpass.getpass(prompt)
+    if not value:
+        raise BadUsage("no password was typed", mend="nothing was sent")
+    return Secret(value)
+
+
+def _done(arguments: argparse.Namespace, document: Document) -> int:
+    if arguments.json:
+        _print(document)
+    else:
+        name, generation, until = document["grant"], document["generation"], document["expires_at"]
+        print(f"{name}: generation {generation}, valid until {until}", file=sys.stderr)
+        for target, found in document["targets"].items():
+            if found["trouble"]:
+                print(f"{name}: target {target}: {found['trouble']}", file=sys.stderr)
+    return 0
+
+
+def _print(document: Document) -> None:
+    print(json.dumps(document, indent=2))
+
+
+def _table(document: Document) -> list[str]:
+    """Plain columns, the reason of what is not fresh below its row."""
+    rows = [("GRANT", "STATE", "GEN", "EXPIRES", "ROTATES", "PASSWORDS LEFT", "TARGETS")]
+    for name, grant in sorted(document["grants"].items()):
+        targets = grant["targets"].items()
+        good = sum(one["generation"] is not None and not one["trouble"] for _, one in targets)
+        left = "-" if grant["passwords_left"] is None else str(grant["passwords_left"])
+        rows.append(
+            (
+                name, grant["state"], str(grant["generation"]), grant["expires_at"] or "-", grant["due_at"] or "-",
+                left, f"{good}/{len(targets)}",
+            )
+        )  # fmt: skip
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines.extend(f"{name}: {grant['reason']}" for name, grant in sorted(document["grants"].items()) if grant["reason"])
+    if document.get("note"):
+        lines.append(document["note"])
+    return lines

@@ -1,0 +1,122 @@
+"""Which words there are and what each takes."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import TypeAlias
+
+Command = Callable[[argparse.Namespace, Mapping[str, str]], int]
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+EPILOG = """\
+examples:
+  rotator check                      is the configuration good?
+  rotator run                        the daemon (systemd and containers start this)
+  rotator status                     how every grant stands
+  rotator authorize billing          log in once; the password is not kept
+  rotator demo                       see it work against an emulated provider
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands. A secret is never an argument: it is asked for, read from stdin, or referred to."""
+    top = argparse.ArgumentParser(
+        prog="rotator",
+        description="A valid OAuth 2.0 access token, always there.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _daemon_words(commands)
+    _order_words(commands)
+    _look_words(commands)
+    _lab_words(commands)
+    return top
+
+
+def _daemon_words(commands: _Commands) -> None:
+    run = _word(commands, "run", "service", "run the daemon until it is told to stop")
+    run.add_argument("--once", action="store_true", help="stop once every grant is published or decided")
+    run.add_argument("--within", metavar="SPAN", default="60s", help="how long --once may try (default: %(default)s)")
+    run.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error (default: log.level)")
+
+
+def _order_words(commands: _Commands) -> None:
+    _word(commands, "status", "orders", "how every grant stands", json=True)
+    rotate = _grant_word(commands, "rotate", "orders", "rotate a grant now and publish it")
+    rotate.add_argument(
+        "-f", "--force", action="store_true", help="also through a latch, an empty password budget or the least spacing"
+    )
+    authorize = _grant_word(commands, "authorize", "orders", "log in once by password; the password is not kept")
+    authorize.add_argument(
+        "--password-file", metavar="FILE", help="read the password from FILE, - for stdin (default: ask for it)"
+    )
+    authorize.add_argument(
+        "--refresh-token", metavar="FILE", help="take over an existing refresh token from FILE, - for stdin"
+    )
+    _grant_word(commands, "token", "orders", "print the access token")
+    _grant_word(commands, "verify", "verify", "present the access token at the provider's login_url")
+    wait = _grant_word(commands, "wait", "orders", "wait until a valid token is published")
+    wait.add_argument("--timeout", metavar="SPAN", default="60s", help="give up after SPAN (default: %(default)s)")
+    _grant_word(commands, "retire", "orders", "delete the stored tokens of a grant that is no longer configured")
+
+
+def _look_words(commands: _Commands) -> None:
+    _word(commands, "check", "look", "is the configuration good?")
+    config = commands.add_parser("config", help="look at the configuration", allow_abbrev=False)
+    shows = config.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _word(shows, "show", "look", "the effective configuration with the source of every value", json=True)
+    state = commands.add_parser("state", help="look after the stored state", allow_abbrev=False)
+    acts = state.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    reset = _word(acts, "reset", "look", "set a damaged or lost state aside and start anew")
+    reset.add_argument("--yes", action="store_true", help="do not ask")
+    reset.add_argument(
+        "--keep-budget",
+        action="store_true",
+        help="do not count the password budget as spent (default: it counts as spent for its whole window)",
+    )
+    _word(commands, "version", "look", "print the version", config=False)
+
+
+def _lab_words(commands: _Commands) -> None:
+    demo = _word(commands, "demo", "world", "watch the daemon work against an emulated provider", config=False)
+    demo.add_argument("--for", dest="span", metavar="SPAN", default="30s", help="how long (default: %(default)s)")
+    demo.add_argument(
+        "--access-ttl", metavar="SPAN", default="8s", help="how long access tokens live (default: %(default)s)"
+    )
+    emulate = _word(commands, "emulate", "world", "serve an emulated OmniFund on loopback", config=False)
+    emulate.add_argument("--port", type=int, default=8765, help="TCP port, 0 for any (default: %(default)s)")
+    emulate.add_argument("--access-ttl", metavar="SPAN", default="1h", help="access token life (default: %(default)s)")
+    emulate.add_argument(
+        "--refresh-ttl", metavar="SPAN", default="14d", help="refresh token life (default: %(default)s)"
+    )
+
+
+def _word(
+    commands: _Commands, name: str, module: str, text: str, *, json: bool = False, config: bool = True
+) -> argparse.ArgumentParser:
+    made = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
+    if config:
+        made.add_argument("--config", metavar="FILE", type=Path, help="the configuration (default: see rotator check)")
+    if json:
+        made.add_argument("--json", action="store_true", help="print JSON")
+    made.set_defaults(run=_late(module, name), word=name)
+    return made
+
+
+def _grant_word(commands: _Commands, name: str, module: str, text: str) -> argparse.ArgumentParser:
+    made = _word(commands, name, module, text, json=name != "wait")
+    made.add_argument("grant", metavar="GRANT", help="the name of a grant, as in [grants.NAME]")
+    return made
+
+
+def _late(module: str, name: str) -> Command:
+    def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+        command: Command = getattr(import_module(f"rotator.cli.{module}"), name)
+        return command(arguments, environ)
+
+    return run

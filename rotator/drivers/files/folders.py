@@ -1,0 +1,132 @@
+"""The folder around a target: made, judged, swept, and made durable."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import stat
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+from rotator.core.errors import Misconfigured
+from rotator.drivers.files import groups
+
+# Two targets of one new folder are settled on different threads.
+_making = threading.Lock()
+
+
+def sibling(path: Path) -> Path:
+    """A fresh name beside ``path`` that nobody can guess, hidden from globs, and known again by `sweep`."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.rotator")
+
+
+def sweep(path: Path) -> None:
+    """Delete what a killed process left half-made beside ``path``: files and empty folders named by `sibling`.
+
+    What cannot be deleted or listed stays: the caller has something better to do than to fail over it."""
+    ours = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}\.rotator")
+    with suppress(OSError), os.scandir(path.parent) as entries:
+        for entry in [entry for entry in entries if ours.fullmatch(entry.name)]:
+            with suppress(OSError):
+                left = Path(entry.path)
+                left.rmdir() if entry.is_dir(follow_symlinks=False) else left.unlink()
+
+
+def sync(folder: Path) -> None:
+    """Make the names in ``folder`` durable (fsync(2) on the directory). Raises OSError."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return  # A folder that we may search and write but not list cannot be opened for it.
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that cannot do it for folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def make(folder: Path, gid: int | None) -> None:
+    """Make ``folder`` and what is missing above it: 0711, or 0750 and given to ``gid``.
+
+    Each appears under its name only when mode and group are right, for a folder that is there already is never
+    changed again: one that a kill left at 0700 would lock its readers out for ever. Raises Misconfigured, OSError.
+    """
+    with _making:
+        missing = [each for each in (folder, *folder.parents) if not each.exists()]
+        for each in reversed(missing):
+            sweep(each)
+            _make_one(each, gid)
+
+
+def _make_one(folder: Path, gid: int | None) -> None:
+    temporary = sibling(folder)
+    temporary.mkdir(0o700)
+    try:
+        # The bit comes from the folder above, where whoever set it (a Kubernetes fsGroup) wants its group in here too.
+        inherited = stat.S_IMODE(temporary.stat().st_mode) & stat.S_ISGID
+        if gid is not None:
+            groups.give(temporary, gid, folder)
+        mode = 0o711 if gid is None else 0o750
+        try:
+            temporary.chmod(mode | inherited)
+        except PermissionError:
+            temporary.chmod(mode)  # RestrictSUIDSGID= of systemd forbids to set the bit anew.
+        temporary.rename(folder)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.rmdir()
+        # Another process was quicker and has already put something in.
+        if not (isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST) and folder.is_dir()):
+            raise
+    sync(folder.parent)
+
+
+def check(folder: Path, path: Path) -> None:
+    """Refuse a folder that is missing, or in which everybody could put another file in the place of ``path``.
+
+    A world-writable folder without the sticky bit was given to us whole, and is accepted, where it is a mount (an
+    emptyDir is 0777 and private to its Pod) or where our own private folder stands in it.
+    Raises Misconfigured, OSError.
+    """
+    try:
+        status = folder.stat()
+    except FileNotFoundError:
+        raise Misconfigured(
+            f"the folder {folder} for {path.name} does not exist", mend="create it, or mount the volume that holds it"
+        ) from None
+    open_to_all = status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX
+    if open_to_all and not is_mounted(folder.resolve()) and not _has_private(folder):
+        raise Misconfigured(
+            f"everybody may write in {folder} (mode {stat.S_IMODE(status.st_mode):04o}) and put another token in the "
+            f"place of {path.name}",
+            mend=f"chmod o-w {folder}, or choose another folder",
+        )
+
+
+def is_mounted(path: Path) -> bool:
+    """Whether something is mounted at exactly ``path``, a single file included (proc_pid_mountinfo(5)).
+
+    Comparing device numbers, as os.path.ismount does, misses a bind mount within one file system."""
+    name = os.fsencode(path)
+    for character in b"\\ \t\n":
+        name = name.replace(bytes([character]), b"\\%03o" % character)
+    try:
+        mounts = Path("/proc/self/mountinfo").read_bytes()
+    except OSError:
+        return path.is_mount()
+    return any(line.split(b" ")[4] == name for line in mounts.splitlines())
+
+
+def _has_private(folder: Path) -> bool:
+    """Whether a folder of ours that nobody else may enter stands in ``folder``, such as the one for our state."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            status = entry.stat(follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode) and stat.S_IMODE(status.st_mode) == 0o700 and status.st_uid == os.geteuid():
+                return True
+    return False

@@ -1,0 +1,178 @@
+"""The embedded store: one SQLite file, one daemon, one writer thread.
+
+The lock on the folder makes this process the only one that writes; hence leases live in memory, cost no fsync, and
+die with the process that could have used them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from rotator.core.errors import Overtaken, Unavailable
+from rotator.core.grants import Grant
+from rotator.core.policy import Moment
+from rotator.core.ports import Clock, Delivery, Dice, Lease
+from rotator.drivers.sqlite import rows, schema
+from rotator.drivers.sqlite.folder import Lock, database_of, folder_of, holder, make
+from rotator.drivers.sqlite.reset import reset
+from rotator.drivers.sqlite.room import Reserve
+from rotator.drivers.sqlite.writer import Kind, Writer
+
+__all__ = ["SqliteStore", "folder_of", "holder", "reset"]
+
+T = TypeVar("T")
+
+
+class SqliteStore:
+    """The port `ports.Store` on a file that stands in the private folder of ``path`` (see `folder_of`).
+
+    ``read_only`` opens without the lock, for a command beside a daemon or without one: it makes nothing of ours, and
+    writes raise Unavailable. All calls come from one event loop.
+    """
+
+    def __init__(self, path: Path, *, clock: Clock, dice: Dice, read_only: bool = False) -> None:
+        self._path = path
+        self._clock = clock
+        self._dice = dice
+        self._read_only = read_only
+        self._database = database_of(path)
+        self._writer: Writer | None = None
+        self._leases: dict[str, Lease] = {}
+        self._fence = 0
+
+    @property
+    def folder(self) -> Path:
+        """The private folder; known before it is made."""
+        return self._database.parent
+
+    async def open(self) -> None:
+        """Besides the port's errors: Misconfigured for a folder that is not ours, BadUsage for one we may not read,
+        StateDamaged for a damaged, lost, foreign or newer state, which stays exactly as it is."""
+        if self._writer is not None:
+            return
+        lock, reserve = Lock(self.folder), Reserve(self.folder)
+        # Read here: the clock belongs to the event loop, the opening runs on the thread.
+        now = self._clock.now()
+
+        def opening() -> sqlite3.Connection:
+            if self._read_only:
+                return schema.open_for_reading(self._database)
+            make(self._path)
+            lock.take(now)
+            connection = schema.open_for_writing(self._database)
+            reserve.keep()
+            return connection
+
+        self._writer = Writer(opening, lock.release, partial(schema.translated, database=self._database), reserve)
+        try:
+            await self._writer.start()
+            if not self._read_only:
+                await self._write(lambda connection: rows.ensure_key(connection, self._dice))
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        writer = self._writer
+        if writer is not None:
+            await writer.stop()
+            self._writer = None
+            self._leases.clear()
+
+    async def key(self) -> bytes:
+        return await self._read(rows.key)
+
+    async def high_water(self) -> datetime | None:
+        return await self._read(rows.high_water)
+
+    async def enrol(self, grant: Grant) -> Grant:
+        now = self._clock.now()
+        return await self._write(lambda connection: rows.enrol(connection, grant, now))
+
+    async def grant(self, name: str) -> Grant | None:
+        return await self._read(lambda connection: rows.read(connection, name))
+
+    async def grants(self) -> Sequence[Grant]:
+        return await self._read(rows.read_all)
+
+    async def due(self, now: datetime, limit: int) -> Sequence[str]:
+        return await self._read(lambda connection: rows.due(connection, now, limit))
+
+    async def next_due(self, after: datetime) -> datetime | None:
+        return await self._read(lambda connection: rows.next_due(connection, after))
+
+    async def lease(self, name: str, owner: str, moment: Moment, until: timedelta) -> tuple[Lease, Grant]:
+        """An owner who asks again gets a new lease; the one before is then overtaken as by a stranger."""
+        held = self._leases.get(name)
+        if held is not None and held.owner != owner and not _ran_out(held, moment):
+            raise Overtaken(f"{name} is leased to another owner until {held.until.now:%H:%M:%S} UTC")
+        self._fence += 1
+        end = Moment(moment.now + until, moment.boot_id, moment.boottime + until)
+        lease = self._leases[name] = Lease(name, owner, self._fence, end)
+        try:
+            # Behind every save handed in before this: an answer on its way is seen.
+            grant = await self.grant(name)
+            if grant is None:
+                raise Overtaken(f"there is no stored grant {name}: it was retired or never enrolled")
+        except BaseException:
+            self._drop(lease)
+            raise
+        return lease, grant
+
+    async def release(self, lease: Lease) -> None:
+        self._drop(lease)
+
+    async def save(self, grant: Grant, *, expected: int, lease: Lease | None, now: datetime) -> None:
+        """A lease is current until somebody else took it or it was given back: that it ran out forbids to start,
+        and is no reason to lose what is known by now."""
+        granted = grant.generation > expected
+        if not granted and lease is not None and not self._is_current(lease, grant.name):
+            raise Overtaken(f"the lease of {grant.name} is no longer ours: another owner took over")
+        kind = Kind.WRITE if grant.intent is None else Kind.INTENT
+        await self._write(lambda connection: rows.save(connection, grant, expected, now), kind)
+
+    async def delivered(self, delivery: Delivery) -> None:
+        now = self._clock.now()
+        await self._write(lambda connection: rows.delivered(connection, delivery, now))
+
+    async def deliveries(self, grant: str | None = None) -> Sequence[Delivery]:
+        return await self._read(lambda connection: rows.deliveries(connection, grant))
+
+    async def forget(self, grant: str, location: str) -> None:
+        now = self._clock.now()
+        await self._write(lambda connection: rows.forget(connection, grant, location, now))
+
+    async def retire(self, name: str) -> bool:
+        now = self._clock.now()
+        return await self._write(lambda connection: rows.retire(connection, name, now))
+
+    def _drop(self, lease: Lease) -> None:
+        if self._is_current(lease, lease.grant):
+            del self._leases[lease.grant]
+
+    def _is_current(self, lease: Lease, name: str) -> bool:
+        held = self._leases.get(name)
+        return held is not None and held.fence == lease.fence
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await self._open_writer().submit(work, Kind.READ)
+
+    async def _write(self, work: Callable[[sqlite3.Connection], T], kind: Kind = Kind.WRITE) -> T:
+        if self._read_only:
+            raise Unavailable(f"the state {self._database} was opened for reading only")
+        return await self._open_writer().submit(work, kind)
+
+    def _open_writer(self) -> Writer:
+        if self._writer is None:
+            raise Unavailable(f"the state {self._database} is not open")
+        return self._writer
+
+
+def _ran_out(lease: Lease, moment: Moment) -> bool:
+    """By the boot-time clock. A lease of another boot ran out with the process that held it."""
+    return lease.until.boot_id != moment.boot_id or moment.boottime >= lease.until.boottime

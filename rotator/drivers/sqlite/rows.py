@@ -1,0 +1,153 @@
+"""The statements. Each function runs inside a transaction that the writer begins and commits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from rotator.core import records
+from rotator.core.errors import Overtaken, StateDamaged, Unavailable
+from rotator.core.grants import Grant
+from rotator.core.ports import Delivery, Dice
+from rotator.drivers.sqlite import room
+
+# More password exchanges than any budget allows (the settings cap it below): a tombstone spends them all, whatever
+# the limit of the grant is, because the store does not know it.
+TOMBSTONE_DEBITS = 16
+KEY_NAMES = 3  # of at least 96 bits each: more than the 256 that the key keeps
+
+
+def ensure_key(connection: sqlite3.Connection, dice: Dice) -> None:
+    if connection.execute("SELECT key FROM meta").fetchone()[0] is None:
+        names = ":".join(dice.name() for _ in range(KEY_NAMES))
+        connection.execute("UPDATE meta SET key = ?", (hashlib.sha256(names.encode()).digest(),))
+
+
+def key(connection: sqlite3.Connection) -> bytes:
+    found: bytes | None = connection.execute("SELECT key FROM meta").fetchone()[0]
+    if found is None:
+        raise Unavailable("the state was reset and not opened since", mend="start the daemon (`rotator run`)")
+    return found
+
+
+def high_water(connection: sqlite3.Connection) -> datetime | None:
+    micros: int | None = connection.execute("SELECT high_water FROM meta").fetchone()[0]
+    return None if micros is None else records.time(micros)
+
+
+def raise_high_water(connection: sqlite3.Connection, now: datetime) -> None:
+    micros = records.stamp(now)
+    connection.execute("UPDATE meta SET high_water = ?1 WHERE high_water IS NULL OR high_water < ?1", (micros,))
+
+
+def enrol(connection: sqlite3.Connection, grant: Grant, now: datetime) -> Grant:
+    found = read(connection, grant.name)
+    if found is not None:
+        return found
+    tombstone_at: int | None = connection.execute("SELECT tombstone_at FROM meta").fetchone()[0]
+    if tombstone_at is not None:
+        grant = replace(grant, debits=grant.debits + (records.time(tombstone_at),) * TOMBSTONE_DEBITS)
+    connection.execute("INSERT INTO grants VALUES (?, ?, ?, ?, ?, ?)", (grant.name, *_columns(grant)))
+    raise_high_water(connection, now)
+    return grant
+
+
+def save(connection: sqlite3.Connection, grant: Grant, expected: int, now: datetime) -> None:
+    """The compare-and-set; whether the lease allows it was judged before.
+
+    A new lineage may only begin as an enrolment does, with nothing in hand (`lifecycle.reidentify`): tokens of one
+    lineage never end up under the number of another.
+    """
+    found = connection.execute("SELECT lineage, generation FROM grants WHERE name = ?", (grant.name,)).fetchone()
+    if found is None:
+        raise Overtaken(f"{grant.name} is no longer stored: it was retired meanwhile")
+    lineage, generation = found
+    if generation != expected:
+        raise Overtaken(f"{grant.name} is at generation {generation} already, not at {expected}: another saved first")
+    if lineage != grant.lineage and not starts_anew(grant):
+        raise Overtaken(f"{grant.name} was started anew meanwhile: its lineage is another one")
+    connection.execute(
+        "UPDATE grants SET lineage = ?, generation = ?, due_at = ?, record = ?, padding = ? WHERE name = ?",
+        (*_columns(grant), grant.name),
+    )
+    raise_high_water(connection, now)
+
+
+def starts_anew(grant: Grant) -> bool:
+    in_hand = (grant.access, grant.refresh, grant.intent, grant.doubt, grant.latch, grant.trouble)
+    return grant.generation == 0 and all(one is None for one in in_hand)
+
+
+def _columns(grant: Grant) -> tuple[str, int, int | None, str, bytes | None]:
+    record = json.dumps(records.write(grant), separators=(",", ":"))
+    due_at = None if grant.due_at is None else records.stamp(grant.due_at)
+    return grant.lineage, grant.generation, due_at, record, bytes(room.padding(record)) if grant.intent else None
+
+
+def read(connection: sqlite3.Connection, name: str) -> Grant | None:
+    row = connection.execute("SELECT record FROM grants WHERE name = ?", (name,)).fetchone()
+    return None if row is None else _grant(row[0])
+
+
+def read_all(connection: sqlite3.Connection) -> list[Grant]:
+    return [_grant(row[0]) for row in connection.execute("SELECT record FROM grants ORDER BY name")]
+
+
+def _grant(text: str) -> Grant:
+    try:
+        return records.read(json.loads(text))
+    except ValueError:
+        raise StateDamaged("a stored grant is not JSON", mend="run `rotator state reset`") from None
+
+
+DUE = "SELECT name FROM grants WHERE due_at <= ? ORDER BY due_at, name LIMIT ?"
+NEXT_DUE = "SELECT min(due_at) FROM grants WHERE due_at > ?"
+
+
+def due(connection: sqlite3.Connection, now: datetime, limit: int) -> list[str]:
+    return [row[0] for row in connection.execute(DUE, (records.stamp(now), limit))]
+
+
+def next_due(connection: sqlite3.Connection, after: datetime) -> datetime | None:
+    micros: int | None = connection.execute(NEXT_DUE, (records.stamp(after),)).fetchone()[0]
+    return None if micros is None else records.time(micros)
+
+
+def retire(connection: sqlite3.Connection, name: str, now: datetime) -> bool:
+    gone = connection.execute("DELETE FROM grants WHERE name = ?", (name,)).rowcount > 0
+    if gone:
+        raise_high_water(connection, now)
+    return gone
+
+
+def delivered(connection: sqlite3.Connection, delivery: Delivery, now: datetime) -> None:
+    connection.execute(
+        "INSERT OR REPLACE INTO deliveries VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            delivery.grant, delivery.location, delivery.target, delivery.lineage, delivery.generation,
+            records.stamp(delivery.expires_at), delivery.mark,
+        ),
+    )  # fmt: skip
+    raise_high_water(connection, now)
+
+
+def deliveries(connection: sqlite3.Connection, grant: str | None) -> Sequence[Delivery]:
+    rows = connection.execute(
+        "SELECT grant_name, target, location, lineage, generation, expires_at, mark FROM deliveries"
+        " WHERE ?1 IS NULL OR grant_name = ?1 ORDER BY grant_name, location",
+        (grant,),
+    )
+    return [
+        Delivery(name, target, location, lineage, generation, records.time(expires_at), mark)
+        for name, target, location, lineage, generation, expires_at, mark in rows
+    ]
+
+
+def forget(connection: sqlite3.Connection, grant: str, location: str, now: datetime) -> None:
+    sql = "DELETE FROM deliveries WHERE grant_name = ? AND location = ?"
+    if connection.execute(sql, (grant, location)).rowcount > 0:
+        raise_high_water(connection, now)

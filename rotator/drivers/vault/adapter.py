@@ -1,0 +1,174 @@
+"""The one file that imports hvac: a client that follows nothing, falls back to nothing, and hides nothing.
+
+hvac 2.4 left alone returns a 307 as a success where redirects are off, raises without status and headers, and takes
+address, token and certificates from the environment and from ``~/.vault-token``.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+import hvac
+import hvac.adapters
+import requests
+
+from rotator.core.errors import Misconfigured, RotatorError, Unavailable
+from rotator.drivers.vault.answers import Declined, redact
+
+if TYPE_CHECKING:
+    from rotator.drivers.vault.client import Address
+
+
+_ADDRESS_ERRORS = (
+    requests.exceptions.MissingSchema,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.InvalidURL,
+)
+
+
+class Strict(hvac.adapters.JSONAdapter):
+    """Returns the JSON object of a 200 and ``{}`` for any other 2xx; raises `Declined` for all else.
+
+    What kept the answer from us is raised as Unavailable or Misconfigured. No exception has the other in its
+    ``__cause__`` or holds a header or a body.
+    """
+
+    vault: str
+    address: Address
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        raise_exception: bool = True,
+        **kwargs: Any,
+    ) -> dict[Any, Any]:
+        try:
+            response = hvac.adapters.RawAdapter.request(
+                self,  # type: ignore[arg-type]  # the stubs make siblings of JSONAdapter and its base
+                method,
+                url,
+                headers,
+                raise_exception=False,
+                **kwargs,
+            )
+        except (requests.RequestException, OSError) as error:
+            raise self._failure(error) from None
+        except UnicodeError:
+            # A token with a newline or a letter outside Latin-1 is no header, and the error would quote it.
+            raise Misconfigured(
+                f"what would be sent to Vault {self.vault} cannot stand in a header", mend="look at its token"
+            ) from None
+        with response:
+            if 200 < response.status_code < 300:
+                return {}
+            body = _json(response)
+            if response.status_code == 200 and isinstance(body, dict):
+                return body
+            raise _declined(response, method, url, body, (self.token or "", *_strings(kwargs.get("json"))))
+
+    def _failure(self, error: Exception) -> RotatorError:
+        """Why there is no answer, told from types: the texts of requests hold URLs and the reprs of objects."""
+        where = f"Vault {self.vault} at {self.base_uri}"
+        key = f"[vault.{self.vault}]"
+        causes = list(_causes(error))
+        if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
+            return Misconfigured(
+                f"the certificate of {where} is not trusted", mend=f"set `ca_file` of {key}, or mend the certificate"
+            )
+        if isinstance(error, _ADDRESS_ERRORS):
+            return Misconfigured(f"{where} has no usable address", mend=f"set `address` of {key} to https://HOST:PORT")
+        if isinstance(error, requests.exceptions.InvalidHeader):
+            return Misconfigured(f"what would be sent to {where} cannot stand in a header", mend="look at its token")
+        if not isinstance(error, requests.RequestException):
+            return Misconfigured(
+                f"the CA file {self.session.verify} cannot be read", mend=f"mend `ca_file` of {key}"
+            )  # fmt: skip
+        if isinstance(error, requests.exceptions.ConnectTimeout):
+            return Unavailable(f"{where}: no connection within {self.address.connect_timeout.total_seconds():g} s")
+        if isinstance(error, requests.exceptions.Timeout):
+            return Unavailable(f"{where}: no answer within {self.address.timeout.total_seconds():g} s; outcome unknown")
+        if isinstance(error, requests.exceptions.SSLError):
+            return Unavailable(f"{where}: TLS failed", mend="if it stays so, look whether that port speaks https")
+        if any(isinstance(cause, socket.gaierror) for cause in causes):
+            return Unavailable(f"{where}: its name is not known", mend="if it stays so, look at the address and at DNS")
+        reason = next((cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror), "")
+        return Unavailable(f"{where}: {reason.lower() or 'the connection broke'}")
+
+
+def connect(vault: str, address: Address) -> hvac.Client:
+    """A client with one session of its own, for one thread. Opens no connection yet."""
+    session = requests.Session()
+    # No ~/.netrc (its password would go along as a second Authorization), no proxies, no REQUESTS_CA_BUNDLE.
+    session.trust_env = False
+    # Set here, because hvac lets a session's default True win over its own `verify` argument.
+    session.verify = str(address.ca_file) if address.ca_file else True
+    adapter = Strict(
+        base_uri=address.url.rstrip("/"),
+        token="",
+        verify=session.verify,  # type: ignore[arg-type]  # the stubs know no path
+        timeout=(address.connect_timeout.total_seconds(), address.timeout.total_seconds()),  # type: ignore[arg-type]
+        allow_redirects=False,
+        session=session,
+        namespace=address.namespace,
+    )
+    adapter.vault, adapter.address = vault, address
+    # A factory, because Client would fill what it hands to an adapter from VAULT_CLIENT_CERT and its kin; the empty
+    # token keeps it from VAULT_TOKEN and ~/.vault-token.
+    return hvac.Client(url=adapter.base_uri, token="", session=session, adapter=lambda **_: adapter)  # type: ignore[arg-type]
+
+
+def _declined(response: requests.Response, method: str, url: str, body: Any, secrets: tuple[str, ...]) -> Declined:
+    told = body if isinstance(body, dict) else {}
+    errors = told.get("errors")
+    data = told.get("data")
+    metadata = data.get("metadata") if isinstance(data, dict) else None
+    if response.status_code == 200:
+        errors = ["the answer is not one of a Vault"]
+    target = urlsplit(response.headers.get("Location", ""))
+    return Declined(
+        response.status_code,
+        method,
+        unquote(url).lstrip("/").removeprefix("v1/"),
+        errors=redact(errors, secrets) if isinstance(errors, list) else (),
+        retry_after=response.headers.get("Retry-After"),
+        index=response.headers.get("X-Vault-Index"),
+        # Scheme and host only: the path may name a secret, and user information may be one.
+        location=f"{target.scheme}://{target.netloc.rpartition('@')[2]}" if target.netloc else "",
+        metadata=metadata if isinstance(metadata, dict) else None,
+    )
+
+
+def _json(response: requests.Response) -> Any:
+    """The body where it is JSON, whatever Content-Type says: hvac reads none with ``; charset=utf-8``."""
+    try:
+        return response.json()
+    except (ValueError, RecursionError):
+        return None
+
+
+def _strings(value: object) -> Iterator[str]:
+    """Every string in a request's body: what was sent may not come back in an error text."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for one in value.values():
+            yield from _strings(one)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what lies beneath it: requests and urllib3 chain by context, by ``reason`` and by arguments."""
+    seen: list[BaseException] = []
+    waiting = [error]
+    while waiting:
+        one = waiting.pop()
+        if not isinstance(one, BaseException) or one in seen:
+            continue
+        seen.append(one)
+        yield one
+        waiting += [*one.args, getattr(one, "reason", None), one.__cause__, one.__context__]

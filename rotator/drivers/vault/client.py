@@ -1,0 +1,142 @@
+"""One Vault or OpenBao with one login: the way to it for everything that wants something of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from rotator.core.errors import Unavailable
+from rotator.core.ports import Clock
+from rotator.core.tokens import Secret
+from rotator.drivers.vault import answers
+from rotator.drivers.vault.answers import Declined
+from rotator.drivers.vault.login import Login
+from rotator.drivers.vault.pool import Pool
+from rotator.drivers.vault.tenure import Tenure
+
+if TYPE_CHECKING:
+    import hvac
+
+T = TypeVar("T")
+
+# How long `close` waits for threads to give their connections back; a thread in a hung call is left behind.
+CLOSING = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """Where a Vault is. Everything is said here: no VAULT_* variable, netrc, proxy or ``~/.vault-token`` is heard.
+
+    ``ca_file`` replaces the CA bundle that comes with requests. ``timeout`` is for each read from the socket; a whole
+    call may take ``connect_timeout + timeout`` unless it is given a deadline.
+    """
+
+    url: str
+    namespace: str | None = None
+    ca_file: Path | None = None
+    timeout: timedelta = timedelta(seconds=10)
+    connect_timeout: timedelta = timedelta(seconds=3)
+
+
+class Vault:
+    """One login at one Vault, on at most ``workers`` threads, because hvac knows no async.
+
+    Each thread has a session of its own, since requests' are not safe to share. Nothing is imported, opened or sent
+    before the first call. Use it within one event loop at a time.
+    """
+
+    def __init__(self, name: str, address: Address, login: Login, clock: Clock, *, workers: int = 4) -> None:
+        self._name = name
+        self._limit = address.connect_timeout + address.timeout
+        self._tenure = Tenure(name, login, clock, self._send)
+        self._pool: Pool[hvac.Client] = Pool(workers, f"vault-{name}", partial(_connect, name, address), _disconnect)
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    async def call(self, do: Callable[[hvac.Client], T], *, deadline: timedelta | None = None, mend: str = "") -> T:
+        """Run ``do`` on a worker thread with a client that is logged in.
+
+        ``do`` may run twice: a 403 is answered by one new login, shared by all that got one, and one more try. It may
+        raise `answers.Declined`, as the client does, and catch what it can use. ``deadline`` bounds each run; ``mend``
+        is what to tell where rights are missing. When cancelled, ``do`` has not begun or ends in the background.
+
+        Raises Unavailable while Vault is away, sealed, busy, or silent until the deadline (then what was sent may
+        still take effect); Refused where the login or the rights do not suffice; Misconfigured for the rest; and what
+        reading the login's secrets raises.
+        """
+        held = await self._tenure.hold()
+        try:
+            return await self._send(do, held.auth.token, deadline)
+        except Declined as declined:
+            if declined.status != 403:
+                raise answers.failure(declined, self._name) from None
+            fresh = await self._tenure.replace(held)
+            if fresh is None:
+                raise answers.failure(declined, self._name, mend) from None
+        try:
+            return await self._send(do, fresh.auth.token, deadline)
+        except Declined as declined:
+            if declined.status == 403:
+                self._tenure.note_fruitless()
+            raise answers.failure(declined, self._name, mend) from None
+
+    async def renew_if_short(self) -> None:
+        """Keep the login alive; for a beat every few seconds. Nothing happens before the first `call`.
+
+        Renews once two thirds of the lease are gone, and logs in anew in its last 15 % or where Vault renews no
+        further. A token from outside is read again and taken over when it changed. Raises as `call` does; a renewal
+        that failed is tried again after 10 s to 5 min and the login goes on while its lease lasts.
+        """
+        await self._tenure.renew_if_short()
+
+    async def close(self) -> None:
+        """Take no more calls and close the connections. Idempotent; waits a second at most for calls in flight."""
+        ended = [asyncio.wrap_future(one) for one in self._pool.close()]
+        if ended:
+            await asyncio.wait(ended, timeout=CLOSING.total_seconds())
+
+    async def _send(self, do: Callable[[hvac.Client], T], token: Secret | None, deadline: timedelta | None = None) -> T:
+        """Run ``do`` on a worker thread with ``token``. Raises Declined, and what has no status as `call` does."""
+        limit = deadline or self._limit
+        job = self._pool.start(partial(_run, do, token))
+        if job.cancelled():
+            raise Unavailable(f"Vault {self._name} is no longer in use here")
+        try:
+            # Real time, because it is a real socket that keeps silent.
+            async with asyncio.timeout(limit.total_seconds()):  # noqa: TID251 (a driver's own deadline)
+                return await asyncio.wrap_future(job)
+        except TimeoutError:
+            raise self._no_answer(job, limit) from None
+
+    def _no_answer(self, job: Future[T], limit: timedelta) -> Unavailable:
+        seconds = f"{limit.total_seconds():g} s"
+        if job.cancelled():
+            return Unavailable(f"Vault {self._name}: all connections hung for {seconds}; nothing was sent")
+        return Unavailable(f"Vault {self._name}: no answer within {seconds}; outcome unknown")
+
+
+def _connect(name: str, address: Address) -> hvac.Client:
+    # hvac and requests cost 150 ms: they are imported at the first call, and on its thread.
+    from rotator.drivers.vault import adapter
+
+    return adapter.connect(name, address)
+
+
+def _disconnect(client: hvac.Client) -> None:
+    client.session.close()
+
+
+def _run(do: Callable[[hvac.Client], T], token: Secret | None, client: hvac.Client) -> T:
+    client.token = token.reveal() if token else ""
+    try:
+        return do(client)
+    finally:
+        client.token = ""

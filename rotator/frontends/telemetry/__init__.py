@@ -1,0 +1,11 @@
+"""Log lines: what the bus tells and what third-party libraries log, in one form, on one stream.
+
+Secrets stay out three times: events carry none, a Secret in a field shows its mask, and the records of third parties
+have credentials and query strings taken out.
+"""
+
+from rotator.frontends.telemetry.foreign import redact, setup
+from rotator.frontends.telemetry.forms import Form, choose, is_colourful, is_journal, level
+from rotator.frontends.telemetry.lines import LogListener
+
+__all__ = ["Form", "LogListener", "choose", "is_colourful", "is_journal", "level", "redact", "setup"]

@@ -1,0 +1,179 @@
+"""The configuration, checked whole before anything starts. The only place that knows pydantic and pydantic-settings.
+
+::
+
+    values     one value as people write it: "30s", "0640", { file = … }
+    models     the tables, their keys and defaults
+    shape      the models as a tree of keys
+    places     on which line of a TOML text a key stands
+    sources    environment over file over presets, merged, with the origin of each value
+    problems   every error in words
+    checks     what ties tables together
+
+In the environment `grants.billing.client_id` is ``ROTATOR_GRANTS__BILLING__CLIENT_ID``.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from rotator.core.errors import Misconfigured
+from rotator.settings import checks, problems, shape, sources
+from rotator.settings.models import AppRole, Auth, Budget, Grant, Provider, Settings, Target, Vault
+from rotator.settings.values import SecretReference, VaultPath, duration
+
+__all__ = [
+    "AppRole",
+    "Auth",
+    "Budget",
+    "Grant",
+    "Loaded",
+    "Provider",
+    "SecretReference",
+    "Settings",
+    "Target",
+    "Vault",
+    "VaultPath",
+    "duration",
+    "effective",
+    "find",
+    "load",
+    "references",
+]
+
+DEBUG = "PYDANTIC_SETTINGS_DEBUG"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Settings that hold together, and where each comes from.
+
+    ``sources`` maps a dotted key to ``rotator.toml:12``, ``environment ROTATOR_…``, ``preset omnifund`` or
+    ``default``. ``warnings`` are lines for a person: what works but has a better way.
+    """
+
+    settings: Settings
+    path: Path | None
+    sources: Mapping[str, str] = field(repr=False)
+    warnings: tuple[str, ...] = ()
+
+
+def find(environ: Mapping[str, str], explicit: Path | None) -> Path | None:
+    """The configuration file to read: ``explicit`` or $ROTATOR_CONFIG whether it exists or not, else the first that
+    does of $CONFIGURATION_DIRECTORY (systemd.exec(5); the first of a list), the user's own and /etc. None: no file.
+    """
+    named = explicit or environ.get(sources.CONFIG)
+    if named:
+        return Path(named)
+    return next((path for path in _candidates(environ) if _is_there(path)), None)
+
+
+def _candidates(environ: Mapping[str, str]) -> Iterator[Path]:
+    if given := environ.get("CONFIGURATION_DIRECTORY", "").split(":")[0]:
+        yield Path(given, "rotator.toml")
+    if user := environ.get("XDG_CONFIG_HOME"):
+        yield Path(user, "rotator", "rotator.toml")
+    if home := environ.get("HOME"):
+        yield Path(home, ".config", "rotator", "rotator.toml")
+    yield Path("/etc/rotator/rotator.toml")
+
+
+def _is_there(path: Path) -> bool:
+    """A file that may be there but not be looked at counts: reading it then says why, instead of passing over it."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Loaded:
+    """Read, merge and check everything. Raises Misconfigured whose ``what`` is one line per problem."""
+    if environ.get(DEBUG) or os.environ.get(DEBUG):
+        raise Misconfigured(f"environment {DEBUG} is set: it logs every secret", mend="unset it")
+    layers = sources.gather(path, environ)
+    settings, found = _validated(layers)
+    lines = list(problems.of_environment(layers, _referenced_variables(layers.merged)))
+    lines += [problem.line(layers) for problem in found]
+    if settings is None or lines:
+        raise Misconfigured("\n".join(dict.fromkeys(lines)))
+    warnings = [problem.line(layers) for problem in checks.warnings(settings)]
+    if not settings.grants:
+        warnings.append("no grant is configured; add [grants.NAME] with provider and client_id")
+    return Loaded(settings, path, layers.sources(), tuple(warnings))
+
+
+def references(settings: Settings) -> Iterator[tuple[str, SecretReference]]:
+    """Every secret that is configured, with its dotted key."""
+    return ((shape.dotted(path), reference) for path, reference in checks.references(settings))
+
+
+def effective(loaded: Loaded) -> list[tuple[str, Any, str]]:
+    """Every value as (dotted key, shown value, source). Secrets are masked; a reference shows where the secret is."""
+    data = loaded.settings.model_dump(mode="json")
+    return [
+        (shape.dotted(path), _shown(data, path), loaded.sources[shape.dotted(path)])
+        for path in shape.values(shape.tree(), data)
+        if shape.dotted(path) in loaded.sources
+    ]
+
+
+def _shown(data: Any, path: shape.Path) -> Any:
+    for key in path:
+        data = data.get(key) if isinstance(data, dict) else None
+    return data
+
+
+def _validated(layers: sources.Layers) -> tuple[Settings | None, list[problems.Problem]]:
+    """The settings, and all that is wrong: in single tables and, for tables that are whole, between them."""
+    found: list[problems.Problem] = []
+    settings: Settings | None
+    try:
+        given: dict[str, Any] = {"source": sources.Merged(layers)}
+        settings = Settings(**given)
+    except ValidationError as error:
+        found += problems.of_validation(error, layers)
+        settings = _remains(layers.merged, error)
+    if settings is not None:
+        found += checks.problems(settings, layers.merged)
+    return settings, found
+
+
+def _remains(merged: dict[str, Any], error: ValidationError) -> Settings | None:
+    """What is left without the tables that are broken, so that the rest is checked in the same run."""
+    rest = copy.deepcopy(merged)
+    for entry in error.errors(include_url=False, include_input=False):
+        _remove(rest, tuple(str(part) for part in entry["loc"]))
+    try:
+        return Settings(**rest)
+    except ValidationError:
+        return None
+
+
+def _remove(rest: dict[str, Any], path: shape.Path) -> None:
+    """Take out the innermost named table around a broken key: a target, else the grant, provider or Vault."""
+    if path[0] == "grants" and path[2:3] == ("targets",) and len(path) > 4:
+        targets = rest.get("grants", {}).get(path[1], {}).get("targets", {})
+        targets.pop(path[3], None)
+    elif path[0] in ("grants", "providers", "vault") and len(path) > 1:
+        rest.get(path[0], {}).pop(path[1], None)
+    else:
+        rest.pop(path[0], None)
+
+
+def _referenced_variables(merged: Any) -> frozenset[str]:
+    """Variables that a reference ``{ env = … }`` names: they hold secrets and are no settings of their own."""
+    if not isinstance(merged, dict):
+        return frozenset()
+    named = merged.get("env")
+    below = frozenset[str]().union(*(_referenced_variables(value) for value in merged.values()))
+    return below | {named} if isinstance(named, str) else below

@@ -1,0 +1,200 @@
+"""What ties keys and tables together. Only what can be decided on paper: nothing here looks at the machine."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from rotator.core.errors import Misconfigured
+from rotator.core.publication import Format, fill
+from rotator.settings.models import Auth, Grant, Provider, Settings, Target, Vault
+from rotator.settings.problems import Problem, suggest
+from rotator.settings.shape import Path, dotted
+from rotator.settings.values import SecretReference, vault_entry
+
+# A template is tried with these names; their values do not matter.
+TEMPLATE_FIELDS = (
+    "access_token",
+    "token_type",
+    "expires_at",
+    "expires_at_unix",
+    "issued_at",
+    "generation",
+    "scope",
+    "grant",
+)
+
+
+def problems(settings: Settings, names: Mapping[str, Any]) -> Iterator[Problem]:
+    """``names`` is the merged data: a table that is broken in itself still exists for those who point at it."""
+    providers, vaults = _table(names, "providers"), _table(names, "vault")
+    for name, provider in settings.providers.items():
+        yield from _of_provider(("providers", name), provider)
+    yield from _lookalikes(providers)
+    for name, vault in settings.vault.items():
+        yield from _of_vault(("vault", name), vault)
+    for name, grant in settings.grants.items():
+        yield from _of_grant(("grants", name), grant, settings.providers, providers)
+        for target_name, target in grant.targets.items():
+            yield from _of_target(("grants", name, "targets", target_name), target, vaults)
+    yield from _shared_places(settings)
+    kind, _, place = settings.state.url.partition(":")
+    if kind == "vault":
+        yield from _known_vault(("state", "url"), vault_entry(place).name, vaults)
+
+
+def _table(names: Mapping[str, Any], key: str) -> Iterable[str]:
+    table = names.get(key)
+    return table if isinstance(table, Mapping) else ()
+
+
+def _of_provider(path: Path, provider: Provider) -> Iterator[Problem]:
+    for key, url in (("token_url", provider.token_url), ("login_url", provider.login_url)):
+        if url is not None:
+            yield from _encrypted((*path, key), url, provider.allow_plain_http)
+    if provider.rotate_at + provider.jitter >= 1:
+        yield Problem(
+            (*path, "rotate_at"), "plus jitter must stay below 1, else a token would expire before it is rotated"
+        )
+    if provider.rotate_at - provider.jitter <= 0:
+        yield Problem((*path, "rotate_at"), "minus jitter must stay above 0, else a new token would be rotated at once")
+
+
+def _encrypted(path: Path, url: str, allowed: bool) -> Iterator[Problem]:
+    """RFC 6749 section 3.2: TLS is required, as the request carries credentials in clear text."""
+    if url.startswith("http:") and not allowed and not is_loopback(url):
+        yield Problem(path, f"must be https; or set {dotted(path[:-1])}.allow_plain_http = true on a trusted network")
+
+
+def is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        # RFC 6761 section 6.3: these names never leave the machine.
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _lookalikes(names: Iterable[str]) -> Iterator[Problem]:
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(name.replace("-", "_"), name)
+        if other != name:
+            yield Problem(("providers", name), f"and providers.{other} are one name in the environment; rename one")
+
+
+def _of_vault(path: Path, vault: Vault) -> Iterator[Problem]:
+    yield from _encrypted((*path, "address"), vault.address, vault.allow_plain_http)
+    chosen = [key for key in Auth.model_fields if getattr(vault.auth, key) is not None]
+    if len(chosen) != 1:
+        yield Problem((*path, "auth"), _exactly_one(Auth.model_fields, chosen))
+
+
+def _exactly_one(keys: Iterable[str], chosen: list[str]) -> str:
+    return f"must have exactly one of {', '.join(keys)}; it has {' and '.join(chosen) or 'none'}"
+
+
+def _of_grant(
+    path: Path, grant: Grant, providers: Mapping[str, Provider], provider_names: Iterable[str]
+) -> Iterator[Problem]:
+    if grant.provider not in provider_names:
+        yield Problem((*path, "provider"), f"names no known provider; {suggest(grant.provider, provider_names)}")
+    if grant.password is not None and grant.username is None:
+        yield Problem((*path, "username"), f"is missing; a password needs one: add it under [{dotted(path)}]")
+    provider = providers.get(grant.provider)
+    if provider is not None and provider.auth == "basic" and grant.client_secret is None:
+        yield Problem(
+            (*path, "client_secret"), f'is missing; providers.{grant.provider}.auth = "basic" cannot do without it'
+        )
+    if grant.budget.apart >= grant.budget.window:
+        yield Problem((*path, "budget", "apart"), "must be shorter than budget.window")
+
+
+def _of_target(path: Path, target: Target, vaults: Iterable[str]) -> Iterator[Problem]:
+    chosen = [key for key in ("file", "vault") if getattr(target, key) is not None]
+    if len(chosen) != 1:
+        yield Problem(path, _exactly_one(("file", "vault"), chosen))
+        return
+    strangers = ("fields", "max_versions") if target.file is not None else ("format", "template", "mode", "group")
+    for key in strangers:
+        if getattr(target, key) not in (None, {}):
+            yield Problem((*path, key), f"is only for a {'vault' if target.file else 'file'} target; remove it")
+    if target.vault is not None:
+        yield from _known_vault((*path, "vault"), target.vault.name, vaults)
+    elif target.format is Format.TEMPLATE and target.template is None:
+        yield Problem((*path, "template"), 'is missing; format = "template" needs it')
+    elif target.format is not Format.TEMPLATE and target.template is not None:
+        yield Problem((*path, "template"), 'needs format = "template"')
+    elif target.template is not None:
+        yield from _fillable((*path, "template"), target.template)
+
+
+def _fillable(path: Path, template: str) -> Iterator[Problem]:
+    try:
+        fill(template, dict.fromkeys(TEMPLATE_FIELDS, ""))
+    except Misconfigured as error:
+        yield Problem(path, f"cannot be filled; {error.mend}")
+
+
+def _known_vault(path: Path, name: str, vaults: Iterable[str]) -> Iterator[Problem]:
+    if name not in vaults:
+        yield Problem(path, f"needs the Vault {name!r}, which is not configured; add [vault.{name}] with address, auth")
+
+
+def _shared_places(settings: Settings) -> Iterator[Problem]:
+    """Two targets that write one place would overwrite each other for ever."""
+    seen: dict[str, Path] = {}
+    for grant, path, target in targets(settings):
+        place = target.file or (target.vault and str(target.vault))
+        if place:
+            first = seen.setdefault(place, path)
+            if first != path:
+                key = "file" if target.file else "vault"
+                yield Problem((*path, key), f"is also written by {dotted(first)}; give {grant} a place of its own")
+
+
+def targets(settings: Settings) -> Iterator[tuple[str, Path, Target]]:
+    for grant_name, grant in settings.grants.items():
+        for name, target in grant.targets.items():
+            yield grant_name, ("grants", grant_name, "targets", name), target
+
+
+def references(settings: Settings) -> Iterator[tuple[Path, SecretReference]]:
+    """Every secret that is configured, with the path of its key."""
+    for name, grant in settings.grants.items():
+        yield from _given(("grants", name), {"client_secret": grant.client_secret, "password": grant.password})
+    for name, vault in settings.vault.items():
+        path = ("vault", name, "auth")
+        yield from _given(path, {"token": vault.auth.token})
+        if vault.auth.approle is not None:
+            approle = vault.auth.approle
+            yield from _given((*path, "approle"), {"role_id": approle.role_id, "secret_id": approle.secret_id})
+
+
+def _given(path: Path, found: Mapping[str, SecretReference | None]) -> Iterator[tuple[Path, SecretReference]]:
+    for key, reference in found.items():
+        if reference is not None:
+            yield (*path, key), reference
+
+
+def warnings(settings: Settings) -> Iterator[Problem]:
+    """What works but has a better way."""
+    for path, reference in references(settings):
+        if reference.kind == "literal":
+            name = f"{path[1]}.{path[-1]}"
+            yield Problem(
+                path,
+                "is written out where others may read it; "
+                f'better: {path[-1]} = {{ credential = "{name}" }} or {{ file = "/run/secrets/{name}" }}',
+            )
+    for _grant, path, target in targets(settings):
+        if target.file is not None and target.file_mode & 0o004:
+            yield Problem((*path, "mode"), 'lets everybody on this machine read the token; better: "0640" and a group')
+    for name, provider in settings.providers.items():
+        if provider.token_url.startswith("http:") and not is_loopback(provider.token_url):
+            yield Problem(("providers", name, "token_url"), "is not encrypted: credentials and tokens travel in clear")
+    for name, vault in settings.vault.items():
+        if vault.address.startswith("http:") and not is_loopback(vault.address):
+            yield Problem(("vault", name, "address"), "is not encrypted: tokens travel in clear text")

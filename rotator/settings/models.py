@@ -1,0 +1,195 @@
+"""The outside shape: what may be written, with its defaults. Frozen, closed against unknown keys, silent about input.
+
+A model knows one table by itself; what ties tables together is in `checks`.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from rotator.core.policy import Reuse
+from rotator.core.publication import Format
+from rotator.settings.values import (
+    AbsolutePath,
+    Duration,
+    Mode,
+    Name,
+    ProviderName,
+    Proxy,
+    Reference,
+    Span,
+    StoreUrl,
+    TargetFile,
+    Text,
+    Url,
+    VaultEntry,
+)
+
+
+class Part(BaseModel):
+    """A table. Errors of pydantic would quote sibling secrets, hence ``hide_input_in_errors`` on every model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class State(Part):
+    """Where grants live durably. The URL does not print: its query may hold more than one expects."""
+
+    url: StoreUrl = Field(default="sqlite:state.db", repr=False)
+
+
+class Startup(Part):
+    """When `rotator run` is ready; ``within`` bounds the waiting, None waits for ever."""
+
+    require: Literal["all", "any", "none"] = "all"
+    within: Span | None = None
+
+
+class Log(Part):
+    """How events are told; ``auto`` is text on a terminal, else what the surroundings read best."""
+
+    format: Literal["auto", "text", "json", "logfmt"] = "auto"
+    level: Literal["debug", "info", "notice", "warning", "error", "critical"] = "info"
+
+
+class Timing(Part):
+    """The beats: re-deriving every alarm from the store, and looking at every published target."""
+
+    sweep_every: Span = timedelta(seconds=10)
+    verify_every: Span = timedelta(seconds=30)
+
+
+class Provider(Part):
+    """An authorization server and its quirks.
+
+    ``reuse`` defaults to the careful one: a provider that nobody described may revoke the whole family when a spent
+    refresh token is presented again (RFC 9700 section 4.14.2), and being careful costs at most one password exchange.
+    """
+
+    token_url: Url
+    login_url: Url | None = None
+    encoding: Literal["form", "json"] = "form"
+    auth: Literal["body", "basic"] = "body"
+    scope: Text | None = None
+    reuse: Reuse = Reuse.KILLS_FAMILY
+    grace: Duration = timedelta(0)
+    default_lifetime: Span = timedelta(hours=1)
+    longest_lifetime: Span = timedelta(hours=24)
+    refresh_lifetime: Span = timedelta(days=14)
+    deadline: Span = timedelta(seconds=30)
+    rotate_at: float = Field(default=0.75, gt=0, lt=1)
+    jitter: float = Field(default=0.05, ge=0, lt=0.5)
+    spacing: Span = timedelta(seconds=30)
+    proxy: Proxy | None = Field(default=None, repr=False)
+    ca_file: AbsolutePath | None = None
+    allow_plain_http: bool = False
+    error_map: dict[Text, Text] = Field(default_factory=dict)
+
+
+class Budget(Part):
+    """How many password exchanges may be spent: ``limit`` in any ``window``, at least ``apart``.
+
+    Sixteen is far above what payment processors forgive before they lock an account (6 to 10)."""
+
+    limit: int = Field(default=3, ge=0, le=16)
+    window: Span = timedelta(hours=24)
+    apart: Duration = timedelta(minutes=15)
+
+
+class Target(Part):
+    """Where a generation is published: exactly one of ``file`` and ``vault``."""
+
+    file: TargetFile | None = None
+    vault: VaultEntry | None = None
+    format: Format | None = None
+    template: Annotated[str, Field(min_length=1)] | None = None
+    mode: Mode | None = None
+    group: Text | None = None
+    fields: dict[Text, Text] = Field(default_factory=dict)
+    max_versions: int | None = Field(default=None, ge=1, le=100)
+
+    @property
+    def file_format(self) -> Format:
+        return self.format or Format.RAW
+
+    @property
+    def file_mode(self) -> int:
+        """What is written, else 0640 where a group shall read and 0600 where none shall."""
+        if self.mode is not None:
+            return self.mode
+        return 0o600 if self.group is None else 0o640
+
+
+class Grant(Part):
+    """One client and one resource owner at one provider. ``scope`` overrides the provider's."""
+
+    description: Text | None = None
+    provider: Text
+    client_id: Text
+    client_secret: Reference | None = None
+    username: Text | None = None
+    password: Reference | None = None
+    scope: Text | None = None
+    budget: Budget = Field(default_factory=Budget)
+    targets: dict[Name, Target] = Field(default_factory=dict)
+
+
+class AppRole(Part):
+    """Vault's AppRole login."""
+
+    role_id: Reference
+    secret_id: Reference
+    mount: Text = "approle"
+
+
+class Auth(Part):
+    """How to log in to a Vault: exactly one of the three."""
+
+    token: Reference | None = None
+    token_file: AbsolutePath | None = None
+    approle: AppRole | None = None
+
+
+class Vault(Part):
+    """A HashiCorp Vault or OpenBao."""
+
+    address: Url
+    namespace: Text | None = None
+    ca_file: AbsolutePath | None = None
+    timeout: Span = timedelta(seconds=10)
+    allow_plain_http: bool = False
+    auth: Auth
+
+
+class Settings(BaseSettings):
+    """The whole configuration. Made by `rotator.settings.load`; it never reads the environment by itself."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=False, env_file=None
+    )
+
+    state: State = Field(default_factory=State)
+    startup: Startup = Field(default_factory=Startup)
+    log: Log = Field(default_factory=Log)
+    timing: Timing = Field(default_factory=Timing)
+    providers: dict[ProviderName, Provider] = Field(default_factory=dict)
+    grants: dict[Name, Grant] = Field(default_factory=dict)
+    vault: dict[Name, Vault] = Field(default_factory=dict)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The one source that is given, or plain arguments; never the built-in ones, which take typing errors
+        for nothing and want JSON for a table."""
+        given: Any = init_settings.init_kwargs.get("source") if isinstance(init_settings, InitSettingsSource) else None
+        return (given,) if isinstance(given, PydanticBaseSettingsSource) else (init_settings,)

@@ -1,0 +1,252 @@
+"""Values as people write them, made into values that cannot be misread: durations, modes, places, secrets.
+
+Each function takes what TOML or an environment variable holds and raises ValueError with words that follow the
+name of the key (``must be …``). No message repeats a value that could be a secret put into the wrong key.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, PlainSerializer, PlainValidator, SecretStr, StringConstraints
+from pydantic_core import PydanticCustomError
+
+from rotator.core.tokens import MASK
+
+# Ten years: longer than anything kept fresh, and far below what timedelta can hold.
+LONGEST = timedelta(days=3650)
+UNITS = {
+    "ms": timedelta(milliseconds=1),
+    "s": timedelta(seconds=1),
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+}
+KINDS = ("credential", "file", "env", "vault")
+
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*(ms|s|m|h|d)")
+_NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,6})?")
+_MODE = re.compile(r"0?[0-7]{3}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SEGMENT = re.compile(r"[A-Za-z0-9_.\-]+")
+_CONTROL = re.compile(r"[\x00-\x20\x7f]")
+
+
+@dataclass(frozen=True, slots=True)
+class SecretReference:
+    """Where a secret is, or (``kind`` is ``literal``) the secret itself. Printing shows the kind only."""
+
+    kind: str
+    value: SecretStr
+
+
+@dataclass(frozen=True, slots=True)
+class VaultPath:
+    """``[NAME:]mount/path[#field]``: an entry of a KV version 2 engine of ``[vault.NAME]``."""
+
+    name: str
+    mount: str
+    path: str
+    field: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.mount}/{self.path}"
+
+
+def duration(raw: object) -> timedelta:
+    """A number with its unit. A bare number is refused: nobody can tell seconds from minutes or milliseconds."""
+    if isinstance(raw, timedelta):
+        return raw
+    is_number = isinstance(raw, (int, float)) and not isinstance(raw, bool)
+    if is_number or (isinstance(raw, str) and _NUMBER.fullmatch(raw)):
+        raise ValueError(f'needs a unit: write "{raw}s" for seconds, or ms, m, h, d')
+    match = _DURATION.fullmatch(raw.strip()) if isinstance(raw, str) else None
+    if match is None:
+        raise ValueError('must be a duration in quotes, such as "500ms", "30s", "15m", "24h" or "14d"')
+    number, unit = float(match[1]), UNITS[match[2]]
+    if number > LONGEST / unit:
+        raise ValueError("must not be longer than ten years (3650d)")
+    return number * unit
+
+
+def written(span: timedelta) -> str:
+    """A duration as it would be configured, in the largest unit that needs no fraction."""
+    name, unit = next(((name, unit) for name, unit in reversed(UNITS.items()) if not span % unit), ("ms", UNITS["ms"]))
+    return f"{span / unit:g}{name}" if span else "0s"
+
+
+def positive(raw: object) -> timedelta:
+    span = duration(raw)
+    if span <= timedelta(0):
+        raise ValueError("must be longer than nothing")
+    return span
+
+
+def mode(raw: object) -> int:
+    """Permissions as chmod(1) writes them. TOML reads a bare 640 as decimal, which would be 01200."""
+    if not isinstance(raw, str):
+        raise ValueError('must be octal text in quotes, such as "0640"; a bare number would be read as decimal')
+    if _MODE.fullmatch(raw) is None:
+        raise ValueError('must be three octal digits, such as "0600" or "0640"')
+    bits = int(raw, 8)
+    if bits & 0o133 or not bits & 0o400:
+        raise ValueError('must let the owner read and nobody else write, and nothing execute: "0600", "0640", "0440"')
+    return bits
+
+
+def url(raw: str) -> str:
+    """An http or https URL without credentials (they would be logged) and without fragment (RFC 6749 section 3.2)."""
+    try:
+        parts = urlsplit(raw)
+        host, _port = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError('must be a URL such as "https://login.example.com/oauth/token"') from None
+    if parts.scheme not in ("http", "https") or not host or _CONTROL.search(raw):
+        raise ValueError('must be a URL such as "https://login.example.com/oauth/token"')
+    if "@" in parts.netloc:
+        raise ValueError("must not hold a user or password; secrets have keys of their own")
+    if parts.fragment:
+        raise ValueError("must not hold a #fragment")
+    return raw
+
+
+def proxy(raw: str) -> str:
+    """``environment`` (HTTPS_PROXY, NO_PROXY and friends) or a proxy's URL, which may hold its credentials."""
+    if raw == "environment":
+        return raw
+    try:
+        parts = urlsplit(raw)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and _CONTROL.search(raw) is None
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError('must be "environment" or a URL such as "http://proxy.example.com:3128"')
+    return raw
+
+
+def shown_url(raw: str) -> str:
+    """A URL without the credentials that may stand in it."""
+    return re.sub(r"//[^/]*@", f"//{MASK}@", raw)
+
+
+def store_url(raw: str) -> str:
+    """``sqlite:FILE``, ``postgresql://…`` or ``vault:[NAME:]mount/path``; never with a password in it."""
+    kind, colon, rest = raw.partition(":")
+    if kind not in ("sqlite", "postgresql", "vault") or not colon or not rest or _CONTROL.search(raw):
+        raise ValueError('must be "sqlite:FILE", "postgresql://HOST/DATABASE" or "vault:[NAME:]MOUNT/PATH"')
+    if kind == "vault":
+        vault_entry(rest)
+    if kind == "postgresql" and re.search(r"//[^/@]*:[^/]*@|[?&]password=", rest):
+        raise ValueError("must not hold a password; put it into a file that ?passfile=/… or PGPASSFILE names")
+    return raw
+
+
+def absolute(raw: object) -> Path:
+    """A daemon has no working directory of its own, so that a relative path would mean another file each time."""
+    if isinstance(raw, Path):
+        return raw
+    if not isinstance(raw, str) or not raw.startswith("/") or "\0" in raw:
+        raise ValueError("must be an absolute path in quotes")
+    return Path(raw)
+
+
+def target_file(raw: str) -> str:
+    """Absolute, or relative to the runtime directory and then inside it. Normalised, so that two can be compared."""
+    normal = posixpath.normpath(raw)
+    if raw.endswith("/") or normal in (".", "/"):
+        raise ValueError("must name a file, not a directory")
+    if normal.split("/", 1)[0] == "..":
+        raise ValueError("must not lead out of the runtime directory; write an absolute path")
+    return normal.replace("//", "/", 1) if normal.startswith("//") else normal
+
+
+def vault_entry(raw: object) -> VaultPath:
+    """``[NAME:]mount/path``. The API's ``data/`` is no part of it: it is added where the API wants it."""
+    if isinstance(raw, VaultPath):
+        return raw
+    if not isinstance(raw, str):
+        raise ValueError('must be text such as "secret/oauth/billing"')
+    name, colon, rest = raw.rpartition(":")
+    segments = rest.split("/")
+    well_formed = all(_SEGMENT.fullmatch(segment) and segment not in (".", "..") for segment in segments)
+    if (colon and not re.fullmatch(r"[a-z0-9_]+", name)) or len(segments) < 2 or not well_formed:
+        raise ValueError('must be "[NAME:]mount/path", such as "secret/oauth/billing", without / at either end')
+    if segments[1] == "data":
+        raise ValueError('must not have "data/" in it: write mount/path, such as "secret/oauth/billing"')
+    return VaultPath(name or "default", segments[0], "/".join(segments[1:]))
+
+
+def vault_field(raw: str) -> VaultPath:
+    """``[NAME:]mount/path#field``."""
+    place, hash_sign, field = raw.partition("#")
+    if not hash_sign or _SEGMENT.fullmatch(field) is None:
+        raise ValueError('must be "[NAME:]mount/path#field"')
+    entry = vault_entry(place)
+    return VaultPath(entry.name, entry.mount, entry.path, field)
+
+
+def reference(raw: object) -> SecretReference:
+    """A secret itself, or a table with exactly one of the KINDS."""
+    if isinstance(raw, SecretReference):
+        return raw
+    if isinstance(raw, str):
+        if not raw:
+            raise ValueError("must not be empty")
+        return SecretReference("literal", SecretStr(raw))
+    if not isinstance(raw, dict):
+        raise ValueError('must be text in quotes, or a table such as { file = "/run/secrets/name" }')
+    for key in raw:
+        if key not in KINDS:
+            raise PydanticCustomError("unknown_key", "unknown key", {"key": str(key)})
+    if len(raw) != 1:
+        raise ValueError(f"must have exactly one of {', '.join(KINDS[:-1])}; it has {' and '.join(raw) or 'none'}")
+    ((kind, value),) = raw.items()
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"must have text behind {kind}")
+    _check_place(kind, value)
+    return SecretReference(kind, SecretStr(value))
+
+
+def shown(given: SecretReference) -> dict[str, str]:
+    """A reference as it may be shown: the place of a secret is none, a literal is masked."""
+    return {given.kind: MASK if given.kind == "literal" else given.value.get_secret_value()}
+
+
+def _check_place(kind: str, value: str) -> None:
+    if kind == "file" and (not value.startswith("/") or "\0" in value):
+        raise ValueError("must name its file by an absolute path")
+    # A credential's name is a file name (systemd.exec(5), LoadCredential=).
+    if kind == "credential" and (value in (".", "..") or len(value) > 255 or re.search(r"[/:\x00-\x1f\x7f]", value)):
+        raise ValueError("must name its credential as LoadCredential= does: a file name without / and :")
+    if kind == "env" and _VARIABLE.fullmatch(value) is None:
+        raise ValueError("must name its environment variable: letters, digits and _")
+    if kind == "vault":
+        try:
+            vault_field(value)
+        except ValueError as error:
+            raise ValueError(f"as a vault reference {error}") from None
+        raise ValueError(
+            "cannot be read from Vault yet; have Vault Agent write it to a file and use { file = … }, "
+            "or use { credential = … }"
+        )
+
+
+Text = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Duration = Annotated[timedelta, PlainValidator(duration), PlainSerializer(written)]
+Span = Annotated[timedelta, PlainValidator(positive), PlainSerializer(written)]
+Mode = Annotated[int, PlainValidator(mode), PlainSerializer("{:04o}".format)]
+Url = Annotated[str, AfterValidator(url)]
+Proxy = Annotated[str, AfterValidator(proxy), PlainSerializer(shown_url)]
+StoreUrl = Annotated[str, AfterValidator(store_url)]
+AbsolutePath = Annotated[Path, PlainValidator(absolute)]
+TargetFile = Annotated[Text, AfterValidator(target_file)]
+VaultEntry = Annotated[VaultPath, PlainValidator(vault_entry), PlainSerializer(str)]
+Reference = Annotated[SecretReference, PlainValidator(reference), PlainSerializer(shown)]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
+ProviderName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_\-]+$")]

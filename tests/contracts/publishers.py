@@ -1,0 +1,105 @@
+"""The publishers under contract, each with what a reader and a stranger can do to its target.
+
+To add one: write a `Harness` and name it in `HARNESSES`.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from rotator.core.ports import Publisher
+from rotator.core.publication import Format, Publication
+from rotator.core.tokens import AccessToken, Secret
+from rotator.drivers import files
+
+NOW = datetime(2027, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
+
+
+def publication(generation: int, *, lineage: str = "lineage-1", token: str | None = None) -> Publication:
+    """A generation that was issued ``generation`` hours after the first."""
+    issued = NOW + timedelta(hours=generation)
+    value = f"token-of-{lineage}-{generation}" if token is None else token
+    access = AccessToken(Secret(value), "bearer", "all", issued, issued + timedelta(hours=1), generation)
+    return Publication("billing", lineage, access)
+
+
+class Harness(ABC):
+    """One target in a world of its own. Its methods may block: they stand outside of the publisher."""
+
+    #: Whether what stands there tells its generation and lineage; where not, a newer value is an altered one.
+    tells_generation: bool
+
+    @abstractmethod
+    def publisher(self) -> Publisher:
+        """A publisher of the target, a new one at each call, as after a restart."""
+
+    @abstractmethod
+    def read(self) -> str | None:
+        """The access token as a reader gets it; None where there is none."""
+
+    @abstractmethod
+    def stamp(self) -> object:
+        """Something that differs after every write, even of the same value."""
+
+    @abstractmethod
+    def scribble(self) -> None:
+        """A stranger overwrites the target with a value of his own."""
+
+    @abstractmethod
+    def clear(self) -> None:
+        """A stranger deletes the target."""
+
+
+class FileHarness(Harness):
+    def __init__(self, folder: Path, form: Format) -> None:
+        self.tells_generation = form is Format.JSON
+        self._form = form
+        self._path = folder / "token"
+
+    def publisher(self) -> Publisher:
+        return files.FilePublisher(self._path, form=self._form, template="<$access_token>")
+
+    def read(self) -> str | None:
+        if not self._path.exists():
+            return None
+        text = self._path.read_text()
+        match self._form:
+            case Format.RAW:
+                return text
+            case Format.JSON:
+                return str(json.loads(text)["access_token"])
+            case Format.ENV:
+                return dict(line.split("=", 1) for line in text.splitlines())["ACCESS_TOKEN"].strip('"')
+            case Format.HEADER:
+                return text.removeprefix("Authorization: Bearer ").rstrip("\n")
+            case Format.TEMPLATE:
+                return text.strip("<>")
+
+    def stamp(self) -> object:
+        status = self._path.stat()
+        return status.st_ino, status.st_mtime_ns
+
+    def scribble(self) -> None:
+        self._path.write_text("scribbled")
+
+    def clear(self) -> None:
+        self._path.unlink()
+
+
+def _file(form: Format) -> Callable[[Path], AbstractContextManager[Harness]]:
+    @contextmanager
+    def make(scratch: Path) -> Iterator[Harness]:
+        yield FileHarness(scratch, form)
+
+    return make
+
+
+#: Each is given a fresh empty folder; it may raise `pytest.skip` where its far end is not there.
+HARNESSES: dict[str, Callable[[Path], AbstractContextManager[Harness]]] = {
+    f"file-{form.value}": _file(form) for form in Format
+}
