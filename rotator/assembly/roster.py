@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from rotator import settings
 from rotator.assembly import plan as plans
 from rotator.assembly.plan import Plan
 from rotator.core.errors import RotatorError
@@ -74,8 +75,7 @@ class ConfiguredRoster:
         return self._clients[way]
 
     def _enrol(self, name: str, grant: Grant) -> Enrolment:
-        settings = self._plan.settings
-        provider = settings.providers[grant.provider]
+        provider = self._plan.settings.providers[grant.provider]
         scope = grant.scope or provider.scope
         profile = oauth.Profile(
             token_url=provider.token_url, encoding=oauth.Encoding(provider.encoding),
@@ -89,7 +89,7 @@ class ConfiguredRoster:
             provider=grant.provider,
             identity=(provider.token_url, grant.client_id, grant.username),
             rules=_rules(provider, grant),
-            endpoint=oauth.Endpoint(profile, self.client(provider)),
+            endpoint=oauth.Endpoint(profile, self.client(provider), now=self._clock.now),
             credentials=secrets.ReferenceSource(
                 grant.client_id,
                 _reference(grant.client_secret, f"grants.{name}.client_secret"),
@@ -109,10 +109,8 @@ class ConfiguredRoster:
         from rotator.drivers import vault
 
         place = target.vault
-        return vault.KvPublisher(
-            self._vault(place.name), place.mount, place.path,
-            fields=target.fields or None, max_versions=target.max_versions or vault.MAX_VERSIONS,
-        )  # fmt: skip
+        kept = {} if target.max_versions is None else {"max_versions": target.max_versions}
+        return vault.KvPublisher(self._vault(place.name), place.mount, place.path, fields=target.fields or None, **kept)
 
     def _vault(self, name: str) -> Vault:
         if name not in self._vaults:
@@ -183,18 +181,8 @@ def _file(plan: Plan, target: Target) -> files.FilePublisher:
 
 def references(plan: Plan) -> Iterator[Reference]:
     """Every secret reference of the configuration with its key."""
-    for name, grant in plan.settings.grants.items():
-        for key, shape in (("client_secret", grant.client_secret), ("password", grant.password)):
-            reference = _reference(shape, f"grants.{name}.{key}")
-            if reference is not None:
-                yield reference
-    for name, one in plan.settings.vault.items():
-        key, auth = f"vault.{name}.auth", one.auth
-        if auth.token is not None:
-            yield Reference(auth.token.kind, Secret(auth.token.value.get_secret_value()), f"{key}.token")
-        if auth.approle is not None:
-            for word, shape in (("role_id", auth.approle.role_id), ("secret_id", auth.approle.secret_id)):
-                yield Reference(shape.kind, Secret(shape.value.get_secret_value()), f"{key}.approle.{word}")
+    for key, shape in settings.references(plan.settings):
+        yield Reference(shape.kind, Secret(shape.value.get_secret_value()), key)
 
 
 def files_of(plan: Plan) -> Iterator[tuple[str, files.FilePublisher]]:

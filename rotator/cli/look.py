@@ -31,14 +31,32 @@ def show(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from rotator import assembly
 
     plan = assembly.read(arguments.config, environ, check=False)
-    values = assembly.effective(plan)
+    used = {grant.provider for grant in plan.settings.grants.values()}
+    values = [
+        (key, value, source)
+        for key, value, source in assembly.effective(plan)
+        if not (key.startswith("providers.") and key.split(".")[1] not in used and _is_built_in(source))
+    ]
     if arguments.json:
         print(json.dumps({key: {"value": value, "source": source} for key, value, source in values}, indent=2))
         return 0
-    width = max((len(f"{key} = {value}") for key, value, _ in values), default=0)
+    width = max((len(f"{key} = {_shown(value)}") for key, value, _ in values), default=0)
     for key, value, source in values:
-        print(f"{key} = {value}".ljust(min(width, 72)) + f"  # {source}")
+        print(f"{key} = {_shown(value)}".ljust(min(width, 72)) + f"  # {source}")
     return 0
+
+
+def _is_built_in(source: str) -> bool:
+    return source == "default" or source.startswith("preset ")
+
+
+def _shown(value: object) -> str:
+    """A value as TOML writes it; what is not set as a dash."""
+    if value is None:
+        return "-"
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{name} = {_shown(one)}" for name, one in value.items()) + " }" if value else "{}"
+    return json.dumps(value)
 
 
 def reset(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:

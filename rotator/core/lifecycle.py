@@ -233,8 +233,8 @@ def _choose_in_doubt(grant: Grant, doubt: Doubt, fact: Due, moment: Moment, rule
         return recovery
     serves_until = _serves_until(grant, doubt, now)
     if serves_until is None:
-        # Nothing is left that a resend could revoke. It costs no login, so it goes first, once; then whichever may.
-        if doubt.attempts == 1 or recovery.at is None or recovery.at > now:
+        # An expired token leaves nothing that a resend could revoke: it costs no login, so it goes first, once.
+        if recovery.at is None or recovery.at > now or (doubt.attempts == 1 and not grant.holds_valid(now)):
             return _Choice(now, Kind.REFRESH)
         return recovery
     if recovery.at is not None:
@@ -258,9 +258,10 @@ def _grace_left(doubt: Doubt, moment: Moment, rules: Rules) -> timedelta | None:
 
 def _serves_until(grant: Grant, doubt: Doubt, now: datetime) -> datetime | None:
     """When the access token in use runs out; None where it has, or where the clock was set back and nobody can say."""
-    if grant.access is None or not grant.access.is_valid(now) or doubt.since.now > now:
+    access = grant.access
+    if access is None or not access.is_valid(now) or max(access.issued_at, doubt.since.now) > now:
         return None
-    return grant.access.expires_at
+    return access.expires_at
 
 
 def _choose_password(grant: Grant, fact: Due, now: datetime, rules: Rules) -> _Choice:
@@ -543,9 +544,9 @@ def _behind(grant: Grant, fact: Behind, moment: Moment, rules: Rules) -> Step:
     access = grant.access
     if access is not None and fact.expires_at is not None:
         # Keeps only the time until which readers are served by the newer token; it is never published (unproven).
-        # The lifetime stays, because guesses are made by it; what a target says is believed within bounds only.
+        # What a target says is believed within bounds only, and the lifetime never shrinks: guesses are made by it.
         until = min(max(fact.expires_at, now), now + rules.longest_lifetime)
-        access = replace(access, issued_at=until - access.lifetime, expires_at=until)
+        access = replace(access, issued_at=min(until - access.lifetime, now), expires_at=until)
     due_at = None if grant.latch is not None else _spaced(grant, rules, now)
     moved = replace(
         grant, generation=fact.generation, access=access, previous_refresh=None, doubt=doubt, intent=None,

@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 from rotator.core import tokens
 from rotator.core.errors import Misconfigured, RotatorError, Unavailable
@@ -20,7 +21,7 @@ from rotator.core.tokens import Secret
 # Far above any password or client secret; a path to something else (a log, a device) ends here.
 LARGEST = 64 << 10
 # Reading takes microseconds. Longer means a network file system that hangs, and that may be for ever.
-PATIENCE_SECONDS = 10.0
+PATIENCE = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +152,7 @@ class ReferenceSource:
 
     ``key`` is the installation's key or the way to it. ``salt`` are the settings that a refusal may be due to (token
     URL, encoding, authentication, scope): changing one of them changes the digest, and so releases a latch.
+    ``patience`` is how long one reading may take before it counts as hanging.
     """
 
     def __init__(
@@ -163,6 +165,7 @@ class ReferenceSource:
         key: Callable[[], Awaitable[bytes]] | bytes,
         salt: tuple[str | None, ...],
         environ: Mapping[str, str],
+        patience: timedelta = PATIENCE,
     ) -> None:
         self._client_id = client_id
         self._client_secret = client_secret
@@ -171,6 +174,7 @@ class ReferenceSource:
         self._key = key
         self._salt = salt
         self._environ = environ
+        self._patience = patience.total_seconds()
         self._reading: asyncio.Future[list[Secret | None]] | None = None
 
     async def resolve(self, *, password: Secret | None = None) -> Credentials:
@@ -187,7 +191,7 @@ class ReferenceSource:
         """Read on a thread, as a hung network mount would stop the event loop, and with a limit to waiting. A thread
         that hangs cannot be ended: until it comes back no second one is spent on this grant."""
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):  # noqa: TID251 (a driver's own deadline for a hung mount)
+            async with asyncio.timeout(self._patience):  # noqa: TID251 (a driver's own deadline for a hung mount)
                 while self._reading is not None and not self._reading.done():
                     await asyncio.wait([self._reading])
                 self._reading = asyncio.ensure_future(asyncio.to_thread(_read_all, wanted, self._environ))
@@ -196,7 +200,7 @@ class ReferenceSource:
                 return await asyncio.shield(self._reading)
         except TimeoutError:
             raise Unavailable(
-                f"{_keys(wanted)}: not read within {PATIENCE_SECONDS:g} s; the file system hangs", mend="mend the mount"
+                f"{_keys(wanted)}: not read within {self._patience:g} s; the file system hangs", mend="mend the mount"
             ) from None
 
 

@@ -139,7 +139,7 @@ def _furnish(folder: Path, url: str, account: emulator.Account) -> None:
 
 
 async def _play(scene: Scene, clock: SystemClock) -> None:
-    words = ("run", "--config", str(scene.folder / "rotator.toml"), "--log-level", "warning")
+    words = ("run", "--config", str(scene.folder / "rotator.toml"), "--log-level", "error")
     daemon = await _spawn("-m", "rotator", *words, environ={"STATE_DIRECTORY": str(scene.folder / "state")})
     reader: asyncio.subprocess.Process | None = None
     counting: asyncio.Task[None] | None = None

@@ -99,7 +99,7 @@ async def serve(
     if not (allow_remote or _is_loopback(host)):
         raise errors.BadUsage(
             f"the emulator does not listen on {host}: it speaks plain HTTP and anyone may break it",
-            mend="use 127.0.0.1, or allow it with --allow-remote",
+            mend="use 127.0.0.1",
         )
     listener = _listen(host, port)
     with listener, _signals_swallowed():

@@ -44,6 +44,9 @@ CRASHES = {
 }
 
 
+JSON_NAMES = {bool: "true or false", int: "a whole number", float: "a number", dict: "an object", list: "a list"}
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One planned mishap, ``times`` in a row. ``status`` and ``retry_after`` belong to BUSY; ``retry_after`` is sent
@@ -129,7 +132,8 @@ def _values(faults: Faults) -> dict[str, object]:
 def _like(name: str, value: object, present: object) -> object:
     kind = (int, float) if isinstance(present, float) else type(present)
     if not isinstance(value, kind) or (isinstance(value, bool) and not isinstance(present, bool)):
-        raise errors.BadUsage(f"fault switch {name!r} is not a {type(present).__name__}", mend="see `rotator emulate`")
+        wanted = JSON_NAMES[type(present)]
+        raise errors.BadUsage(f"fault switch {name!r} is not {wanted}", mend=f"give it {wanted}")
     return value
 
 

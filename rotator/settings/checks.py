@@ -123,6 +123,8 @@ def _of_target(path: Path, target: Target, vaults: Iterable[str]) -> Iterator[Pr
             yield Problem((*path, key), f"is only for a {'vault' if target.file else 'file'} target; remove it")
     if target.vault is not None:
         yield from _known_vault((*path, "vault"), target.vault.name, vaults)
+        for key, template in target.fields.items():
+            yield from _fillable((*path, "fields", key), template)
     elif target.format is Format.TEMPLATE and target.template is None:
         yield Problem((*path, "template"), 'is missing; format = "template" needs it')
     elif target.format is not Format.TEMPLATE and target.template is not None:

@@ -29,6 +29,19 @@ from rotator.settings.values import (
     VaultEntry,
 )
 
+# RFC 6749 sections 4.1.2.1 and 5.2, and RFC 8628 section 3.5.
+ErrorCode = Literal[
+    "invalid_request",
+    "invalid_client",
+    "invalid_grant",
+    "unauthorized_client",
+    "unsupported_grant_type",
+    "invalid_scope",
+    "server_error",
+    "temporarily_unavailable",
+    "slow_down",
+]
+
 
 class Part(BaseModel):
     """A table. Errors of pydantic would quote sibling secrets, hence ``hide_input_in_errors`` on every model."""
@@ -87,7 +100,7 @@ class Provider(Part):
     proxy: Proxy | None = Field(default=None, repr=False)
     ca_file: AbsolutePath | None = None
     allow_plain_http: bool = False
-    error_map: dict[Text, Text] = Field(default_factory=dict)
+    error_map: dict[Text, ErrorCode] = Field(default_factory=dict)
 
 
 class Budget(Part):

@@ -129,8 +129,8 @@ def _unknown(variable: str, layers: Layers) -> str:
     below = [name for name in known if name.startswith(f"{variable.upper()}__")]
     if below:
         return f"environment {variable} names a whole table; set its keys, such as {below[0]}"
-    found = nearest(variable.upper(), known)
-    mend = f"did you mean {found}?" if found else "unset it, or see rotator.toml(5) for the keys"
+    found = nearest(variable.removeprefix(PREFIX).upper(), (name.removeprefix(PREFIX) for name in known))
+    mend = f"did you mean {PREFIX}{found}?" if found else "unset it, or see config/rotator.toml for every key"
     return f"environment {variable} is not a known setting; {mend}"
 
 
@@ -139,10 +139,10 @@ def _variables(node: Node, data: Any, parts: list[str], prefix: str = PREFIX) ->
     if node.holds_value:
         yield prefix.removesuffix("__")
     written = data if isinstance(data, Mapping) else {}
-    head = spelled(parts[0], written) if parts else ""
+    head = spelled(parts[0], node, written) if parts else ""
     names = node.keys or ([head] if head in written else [*written, *filter(None, [head])])
     for name in names if node.keys or node.each else ():
         child = node.below(name)
         if child is not None:
-            spelt = name.upper().replace("-", "_")
+            spelt = name if child is shape.VALUE and node.each else name.upper().replace("-", "_")
             yield from _variables(child, written.get(name), parts[1:], f"{prefix}{spelt}__")

@@ -44,7 +44,8 @@ def read_environment(environ: Mapping[str, str], known: Mapping[str, Any]) -> En
     """Read ``ROTATOR_GRANTS__BILLING__CLIENT_ID=…``: two underscores go one table down, letters are lower-cased.
 
     In a name a ``-`` is written ``_``: ROTATOR_PROVIDERS__OMNIFUND_SANDBOX__… means ``omnifund-sandbox`` where a
-    provider of that name is ``known``. An empty variable counts as not set, as container tools leave them behind."""
+    provider of that name is ``known``. Words of others (the keys of ``error_map`` and ``fields``) are taken as they
+    are written. An empty variable counts as not set, as container tools leave them behind."""
     read = Environment()
     for variable in sorted(environ):
         if not variable.startswith(PREFIX) or variable == CONFIG or _is_service_link(variable):
@@ -58,7 +59,7 @@ def read_environment(environ: Mapping[str, str], known: Mapping[str, Any]) -> En
 
 
 def segments(variable: str) -> list[str]:
-    return variable.removeprefix(PREFIX).lower().split("__")
+    return variable.removeprefix(PREFIX).split("__")
 
 
 def _is_service_link(variable: str) -> bool:
@@ -71,7 +72,7 @@ def _resolve(parts: list[str], node: Node, known: Any) -> Path | None:
         return () if node.holds_value else None
     known = known if isinstance(known, Mapping) else {}
     for end in range(1, len(parts) + 1 if node.each is not None else 2):
-        name = spelled("__".join(parts[:end]), known)
+        name = spelled("__".join(parts[:end]), node, known)
         child = node.below(name)
         rest = None if child is None else _resolve(parts[end:], child, known.get(name))
         if rest is not None:
@@ -79,9 +80,12 @@ def _resolve(parts: list[str], node: Node, known: Any) -> Path | None:
     return None
 
 
-def spelled(name: str, known: Mapping[str, Any]) -> str:
-    """The known name that is meant, else the name as it is."""
-    return next((key for key in known if key.replace("-", "_").lower() == name), name)
+def spelled(part: str, node: Node, known: Mapping[str, Any]) -> str:
+    """The key of ``node`` that a part of a variable means."""
+    if node.each is not None and node.each.holds_value:
+        return part
+    name = part.lower()
+    return next((key for key in known if key.replace("-", "_") == name), name)
 
 
 def _put(read: Environment, path: Path, variable: str, value: str) -> None:

@@ -110,7 +110,7 @@ def partly(number: int | str = 2, **changes: Any) -> Outcome:
 
 
 def failed(cls: OutcomeClass, **changes: Any) -> Outcome:
-    return Outcome(cls=cls, message=f"it was {cls.value}", **changes)
+    return Outcome(**{"cls": cls, "message": f"it was {cls.value}", **changes})
 
 
 NOT_SENT = failed(OutcomeClass.NOT_SENT)

@@ -80,90 +80,89 @@ FACTS: dict[str, lifecycle.Fact] = {
     "adopted": lifecycle.Adopted(refresh=build.secret("handed over")),
 }
 
-A, P, H = "exchange.started", "kills family", "harmless"
 TABLE = """
-state                   | rules                     | fact                  | order                  | afterwards                                           | told
-empty                   | harmless                  | look                  | password               | 0 nothing, intent, due, left 2                       | exchange.started
-empty                   | harmless, no password     | look                  | rest                   | 0 nothing, person, left 3                            | grant.person_needed
-empty                   | harmless                  | asked                 | password               | 0 nothing, intent, due, left 2                       | exchange.started
-empty                   | harmless, no password     | authorize             | password               | 0 nothing, intent, due, left 2                       | exchange.started
-empty                   | harmless                  | adopted               | rest                   | 0 refresh, due, left 3                               |
-fresh                   | harmless                  | look                  | rest                   | 1 access refresh, +60s, left 3                       |
-fresh                   | harmless                  | asked                 | refresh_token current  | 1 access refresh, intent, due, left 3                | exchange.started
-fresh                   | harmless                  | authorize             | password               | 1 access refresh, intent, +60s, left 2               | exchange.started
-due                     | harmless                  | look                  | refresh_token current  | 1 access refresh, intent, due, left 3                | exchange.started
-due                     | kills family              | look                  | refresh_token current  | 1 access refresh, intent, due, left 3                | exchange.started
-due                     | harmless                  | target ahead          | rest                   | 7 access refresh, doubt, unproven, due, left 3       | store.behind
-due                     | harmless                  | target not ahead      | rest                   | 1 access refresh, due, left 3                        |
-due                     | harmless                  | clock fell back       | rest                   | 1 access refresh, unproven, due, left 3              |
-due                     | harmless                  | adopted               | rest                   | 1 access refresh, due, left 3                        |
-due, chain dead         | harmless                  | look                  | password               | 1 access, intent, due, left 2                        | exchange.started
-due, chain dead         | harmless, no password     | look                  | rest                   | 1 access, person, left 3                             | grant.person_needed
-due, only previous left | harmless                  | look                  | refresh_token previous | 1 access previous, intent, due, left 3               | exchange.started
-due, only previous left | kills family              | look                  | password               | 1 access previous, intent, due, left 2               | exchange.started
-due, budget spent       | harmless                  | look                  | rest                   | 1 access, +22h10m, left 0                            | grant.budget_spent
-due, budget spent       | harmless                  | asked                 | rest                   | 1 access, due, left 0                                |
-due, budget spent       | harmless                  | forced                | password               | 1 access, intent, due, left 0                        | exchange.started
-due, budget spent       | harmless                  | authorize             | password               | 1 access, intent, due, left 0                        | exchange.started
-needs a person          | harmless, no password     | look                  | rest                   | 1 access, person, left 3                             |
-needs a person          | harmless, no password     | asked                 | rest                   | 1 access, person, left 3                             |
-needs a person          | harmless                  | look                  | password               | 1 access, intent, due, left 2                        | exchange.started
-needs a person          | harmless, no password     | adopted               | rest                   | 1 access refresh, due, left 3                        |
-needs a person          | harmless, no password     | authorize             | password               | 1 access, intent, person, left 2                     | exchange.started
-latched                 | harmless                  | look                  | rest                   | 1 access refresh, latched, person, left 3            |
-latched                 | harmless                  | asked                 | rest                   | 1 access refresh, latched, person, left 3            |
-latched                 | harmless                  | look, new credentials | refresh_token current  | 1 access refresh, intent, due, left 3                | grant.unlatched exchange.started
-latched                 | harmless                  | forced                | refresh_token current  | 1 access refresh, intent, due, left 3                | grant.unlatched exchange.started
-latched                 | harmless                  | authorize             | password               | 1 access refresh, intent, latched, person, left 2    | exchange.started
-latched                 | harmless                  | adopted               | rest                   | 1 access refresh, due, left 3                        | grant.unlatched
+state                   | rules                     | fact                  | order                  | afterwards                                                 | told
+empty                   | harmless                  | look                  | password               | 0 nothing, intent, due, left 2                             | exchange.started
+empty                   | harmless, no password     | look                  | rest                   | 0 nothing, trouble, person, left 3                         | grant.person_needed
+empty                   | harmless                  | asked                 | password               | 0 nothing, intent, due, left 2                             | exchange.started
+empty                   | harmless, no password     | authorize             | password               | 0 nothing, intent, due, left 2                             | exchange.started
+empty                   | harmless                  | adopted               | rest                   | 0 refresh, due, left 3                                     |
+fresh                   | harmless                  | look                  | rest                   | 1 access refresh, +60s, left 3                             |
+fresh                   | harmless                  | asked                 | refresh_token current  | 1 access refresh, intent, due, left 3                      | exchange.started
+fresh                   | harmless                  | authorize             | password               | 1 access refresh, intent, +60s, left 2                     | exchange.started
+due                     | harmless                  | look                  | refresh_token current  | 1 access refresh, intent, due, left 3                      | exchange.started
+due                     | kills family              | look                  | refresh_token current  | 1 access refresh, intent, due, left 3                      | exchange.started
+due                     | harmless                  | target ahead          | rest                   | 7 access refresh, doubt, unproven, due, left 3             | store.behind
+due                     | harmless                  | target not ahead      | rest                   | 1 access refresh, due, left 3                              |
+due                     | harmless                  | clock fell back       | rest                   | 1 access refresh, unproven, due, left 3                    |
+due                     | harmless                  | adopted               | rest                   | 1 access refresh, due, left 3                              |
+due, chain dead         | harmless                  | look                  | password               | 1 access, intent, due, left 2                              | exchange.started
+due, chain dead         | harmless, no password     | look                  | rest                   | 1 access, trouble, person, left 3                          | grant.person_needed
+due, only previous left | harmless                  | look                  | refresh_token previous | 1 access previous, intent, due, left 3                     | exchange.started
+due, only previous left | kills family              | look                  | password               | 1 access previous, intent, due, left 2                     | exchange.started
+due, budget spent       | harmless                  | look                  | rest                   | 1 access, trouble, +22h10m, left 0                         | grant.budget_spent
+due, budget spent       | harmless                  | asked                 | rest                   | 1 access, due, left 0                                      |
+due, budget spent       | harmless                  | forced                | password               | 1 access, intent, due, left 0                              | exchange.started
+due, budget spent       | harmless                  | authorize             | password               | 1 access, intent, due, left 0                              | exchange.started
+needs a person          | harmless, no password     | look                  | rest                   | 1 access, trouble, person, left 3                          |
+needs a person          | harmless, no password     | asked                 | rest                   | 1 access, trouble, person, left 3                          |
+needs a person          | harmless                  | look                  | password               | 1 access, intent, trouble, due, left 2                     | exchange.started
+needs a person          | harmless, no password     | adopted               | rest                   | 1 access refresh, due, left 3                              |
+needs a person          | harmless, no password     | authorize             | password               | 1 access, intent, trouble, person, left 2                  | exchange.started
+latched                 | harmless                  | look                  | rest                   | 1 access refresh, latched, person, left 3                  |
+latched                 | harmless                  | asked                 | rest                   | 1 access refresh, latched, person, left 3                  |
+latched                 | harmless                  | look, new credentials | refresh_token current  | 1 access refresh, intent, due, left 3                      | grant.unlatched exchange.started
+latched                 | harmless                  | forced                | refresh_token current  | 1 access refresh, intent, due, left 3                      | grant.unlatched exchange.started
+latched                 | harmless                  | authorize             | password               | 1 access refresh, intent, latched, person, left 2          | exchange.started
+latched                 | harmless                  | adopted               | rest                   | 1 access refresh, due, left 3                              | grant.unlatched
 latched                 | harmless                  | target ahead          | rest                   | 7 access refresh, doubt, latched, unproven, person, left 3 | store.behind
-latched                 | harmless                  | clock fell back       | rest                   | 1 access refresh, latched, unproven, person, left 3  |
-in doubt                | harmless                  | look                  | refresh_token current  | 1 access refresh, intent, doubt, due, left 3         | exchange.started
-in doubt                | kills family              | look                  | rest                   | 1 access refresh, doubt, +150s, left 3               |
-in doubt                | kills family              | forced                | password               | 1 access refresh, intent, doubt, due, left 2         | exchange.started
-in doubt                | kills family, no password | look                  | rest                   | 1 access refresh, doubt, +10m, left 3                |
-in doubt                | kills family, no password | forced                | rest                   | 1 access refresh, doubt, due, left 3                 |
-in doubt                | kills family              | adopted               | rest                   | 1 access refresh, due, left 3                        |
-refreshing              | harmless                  | granted               | rest                   | 2 access refresh previous, +45m, left 3              | token.rotated
-refreshing              | harmless                  | granted, no refresh   | rest                   | 2 access refresh, +45m, left 3                       | token.rotated
-refreshing              | harmless                  | granted in part       | rest                   | 2 access refresh previous, trouble, +30s, left 3     | exchange.failed
-refreshing              | harmless                  | not sent              | rest                   | 1 access refresh, trouble, +0.75s, left 3            | exchange.failed
-refreshing              | harmless                  | doubtful              | rest                   | 1 access refresh, doubt, trouble, +1.5s, left 3      | exchange.doubtful exchange.failed
-refreshing              | kills family              | doubtful              | rest                   | 1 access refresh, doubt, trouble, +5m, left 3        | exchange.doubtful exchange.failed
-refreshing              | kills family, no password | doubtful              | rest                   | 1 access refresh, doubt, trouble, +10m, left 3       | exchange.doubtful exchange.failed
-refreshing              | harmless                  | busy                  | rest                   | 1 access refresh, trouble, +60s, left 3              | exchange.failed
-refreshing              | harmless                  | token dead            | rest                   | 1 access, trouble, due, left 3                       | exchange.failed grant.chain_lost
-refreshing              | harmless, no password     | token dead            | rest                   | 1 access, trouble, due, left 3                       | exchange.failed grant.chain_lost
-refreshing              | harmless                  | refused               | rest                   | 1 access refresh, latched, trouble, person, left 3   | grant.latched
-refreshing              | harmless                  | misconfigured         | rest                   | 1 access refresh, trouble, +5m, left 3               | exchange.failed
-refreshing              | harmless                  | look                  | rest                   | 1 access refresh, doubt, trouble, +1.5s, left 3      | exchange.doubtful exchange.failed
-refreshing previous     | harmless                  | granted               | rest                   | 2 access refresh previous, +45m, left 3              | token.rotated
-refreshing previous     | harmless                  | not sent              | rest                   | 1 access previous, trouble, +0.75s, left 3           | exchange.failed
-refreshing previous     | harmless                  | doubtful              | rest                   | 1 access, trouble, due, left 3                       | exchange.failed
-refreshing previous     | harmless                  | token dead            | rest                   | 1 access, trouble, due, left 3                       | exchange.failed grant.chain_lost
-logging in              | harmless                  | granted               | rest                   | 2 access refresh, +45m, left 2                       | token.rotated
-logging in              | harmless                  | granted, no refresh   | rest                   | 2 access, +45m, left 2                               | token.rotated answer.odd
-logging in              | harmless                  | granted in part       | rest                   | 2 access refresh, trouble, +30s, left 2              | exchange.failed
-logging in              | harmless                  | not sent              | rest                   | 1 access, trouble, +0.75s, left 3                    | exchange.failed
-logging in              | harmless                  | doubtful              | rest                   | 1 access, trouble, lost, +5s, left 2                 | exchange.failed
-logging in              | harmless                  | busy                  | rest                   | 1 access, trouble, +15m, left 2                      | exchange.failed
-logging in              | harmless                  | token dead            | rest                   | 1 access, latched, trouble, person, left 2           | grant.latched
-logging in              | harmless                  | refused               | rest                   | 1 access, latched, trouble, person, left 2           | grant.latched
-logging in              | harmless                  | misconfigured         | rest                   | 1 access, latched, trouble, person, left 2           | grant.latched
-logging in              | harmless                  | look                  | rest                   | 1 access, trouble, lost, +5s, left 2                 | exchange.failed
-authorizing             | harmless                  | granted               | rest                   | 2 access refresh, +45m, left 2                       | token.rotated
-authorizing             | harmless                  | granted in part       | rest                   | 1 access refresh, +60s, left 2                       | exchange.failed
-authorizing             | harmless                  | not sent              | rest                   | 1 access refresh, +60s, left 3                       | exchange.failed
-authorizing             | harmless                  | doubtful              | rest                   | 1 access refresh, +60s, left 2                       | exchange.failed
-authorizing             | harmless                  | busy                  | rest                   | 1 access refresh, +60s, left 2                       | exchange.failed
-authorizing             | harmless                  | token dead            | rest                   | 1 access refresh, +60s, left 2                       | exchange.failed
-authorizing             | harmless                  | refused               | rest                   | 1 access refresh, +60s, left 2                       | exchange.failed
-authorizing             | harmless                  | misconfigured         | rest                   | 1 access refresh, +60s, left 2                       | exchange.failed
-authorizing             | harmless                  | look                  | rest                   | 1 access refresh, +60s, left 2                       | exchange.failed
-authorizing, latched    | harmless                  | granted               | rest                   | 2 access refresh, +45m, left 2                       | token.rotated grant.unlatched
-authorizing, latched    | harmless                  | refused               | rest                   | 1 access refresh, latched, person, left 2            | exchange.failed
-authorizing, latched    | harmless                  | doubtful              | rest                   | 1 access refresh, latched, person, left 2            | exchange.failed
-authorizing, latched    | harmless                  | look                  | rest                   | 1 access refresh, latched, person, left 2            | exchange.failed
+latched                 | harmless                  | clock fell back       | rest                   | 1 access refresh, latched, unproven, person, left 3        |
+in doubt                | harmless                  | look                  | refresh_token current  | 1 access refresh, intent, doubt, due, left 3               | exchange.started
+in doubt                | kills family              | look                  | rest                   | 1 access refresh, doubt, +150s, left 3                     |
+in doubt                | kills family              | forced                | password               | 1 access refresh, intent, doubt, due, left 2               | exchange.started
+in doubt                | kills family, no password | look                  | rest                   | 1 access refresh, doubt, +10m, left 3                      |
+in doubt                | kills family, no password | forced                | rest                   | 1 access refresh, doubt, due, left 3                       |
+in doubt                | kills family              | adopted               | rest                   | 1 access refresh, due, left 3                              |
+refreshing              | harmless                  | granted               | rest                   | 2 access refresh previous, +45m, left 3                    | token.rotated
+refreshing              | harmless                  | granted, no refresh   | rest                   | 2 access refresh, +45m, left 3                             | token.rotated
+refreshing              | harmless                  | granted in part       | rest                   | 2 access refresh previous, trouble, +30s, left 3           | exchange.failed
+refreshing              | harmless                  | not sent              | rest                   | 1 access refresh, trouble, +0.75s, left 3                  | exchange.failed
+refreshing              | harmless                  | doubtful              | rest                   | 1 access refresh, doubt, trouble, +1.5s, left 3            | exchange.doubtful exchange.failed
+refreshing              | kills family              | doubtful              | rest                   | 1 access refresh, doubt, trouble, +5m, left 3              | exchange.doubtful exchange.failed
+refreshing              | kills family, no password | doubtful              | rest                   | 1 access refresh, doubt, trouble, +10m, left 3             | exchange.doubtful exchange.failed
+refreshing              | harmless                  | busy                  | rest                   | 1 access refresh, trouble, +60s, left 3                    | exchange.failed
+refreshing              | harmless                  | token dead            | rest                   | 1 access, trouble, due, left 3                             | exchange.failed grant.chain_lost
+refreshing              | harmless, no password     | token dead            | rest                   | 1 access, trouble, due, left 3                             | exchange.failed grant.chain_lost
+refreshing              | harmless                  | refused               | rest                   | 1 access refresh, latched, trouble, person, left 3         | grant.latched
+refreshing              | harmless                  | misconfigured         | rest                   | 1 access refresh, trouble, +5m, left 3                     | exchange.failed
+refreshing              | harmless                  | look                  | rest                   | 1 access refresh, doubt, trouble, +1.5s, left 3            | exchange.doubtful exchange.failed
+refreshing previous     | harmless                  | granted               | rest                   | 2 access refresh previous, +45m, left 3                    | token.rotated
+refreshing previous     | harmless                  | not sent              | rest                   | 1 access previous, trouble, +0.75s, left 3                 | exchange.failed
+refreshing previous     | harmless                  | doubtful              | rest                   | 1 access, trouble, due, left 3                             | exchange.failed
+refreshing previous     | harmless                  | token dead            | rest                   | 1 access, trouble, due, left 3                             | exchange.failed grant.chain_lost
+logging in              | harmless                  | granted               | rest                   | 2 access refresh, +45m, left 2                             | token.rotated
+logging in              | harmless                  | granted, no refresh   | rest                   | 2 access, +45m, left 2                                     | token.rotated answer.odd
+logging in              | harmless                  | granted in part       | rest                   | 2 access refresh, trouble, +30s, left 2                    | exchange.failed
+logging in              | harmless                  | not sent              | rest                   | 1 access, trouble, +0.75s, left 3                          | exchange.failed
+logging in              | harmless                  | doubtful              | rest                   | 1 access, trouble, lost, +5s, left 2                       | exchange.failed
+logging in              | harmless                  | busy                  | rest                   | 1 access, trouble, +15m, left 2                            | exchange.failed
+logging in              | harmless                  | token dead            | rest                   | 1 access, latched, trouble, person, left 2                 | grant.latched
+logging in              | harmless                  | refused               | rest                   | 1 access, latched, trouble, person, left 2                 | grant.latched
+logging in              | harmless                  | misconfigured         | rest                   | 1 access, latched, trouble, person, left 2                 | grant.latched
+logging in              | harmless                  | look                  | rest                   | 1 access, trouble, lost, +5s, left 2                       | exchange.failed
+authorizing             | harmless                  | granted               | rest                   | 2 access refresh, +45m, left 2                             | token.rotated
+authorizing             | harmless                  | granted in part       | rest                   | 1 access refresh, +60s, left 2                             | exchange.failed
+authorizing             | harmless                  | not sent              | rest                   | 1 access refresh, +60s, left 3                             | exchange.failed
+authorizing             | harmless                  | doubtful              | rest                   | 1 access refresh, +60s, left 2                             | exchange.failed
+authorizing             | harmless                  | busy                  | rest                   | 1 access refresh, +60s, left 2                             | exchange.failed
+authorizing             | harmless                  | token dead            | rest                   | 1 access refresh, +60s, left 2                             | exchange.failed
+authorizing             | harmless                  | refused               | rest                   | 1 access refresh, +60s, left 2                             | exchange.failed
+authorizing             | harmless                  | misconfigured         | rest                   | 1 access refresh, +60s, left 2                             | exchange.failed
+authorizing             | harmless                  | look                  | rest                   | 1 access refresh, +60s, left 2                             | exchange.failed
+authorizing, latched    | harmless                  | granted               | rest                   | 2 access refresh, +45m, left 2                             | token.rotated grant.unlatched
+authorizing, latched    | harmless                  | refused               | rest                   | 1 access refresh, latched, person, left 2                  | exchange.failed
+authorizing, latched    | harmless                  | doubtful              | rest                   | 1 access refresh, latched, person, left 2                  | exchange.failed
+authorizing, latched    | harmless                  | look                  | rest                   | 1 access refresh, latched, person, left 2                  | exchange.failed
 """  # noqa: E501 (a table is read across)
 
 ROWS = [tuple(cell.strip() for cell in line.split("|")) for line in TABLE.strip().splitlines()[1:]]
@@ -206,7 +205,7 @@ def described(grant: Grant) -> str:
         word
         for word, there in (
             ("intent", grant.intent), ("doubt", grant.doubt), ("latched", grant.latch),
-            ("trouble", grant.trouble if grant.intent is None and grant.due_at != STATES["fresh"].due_at else None),
+            ("trouble", grant.trouble),
             ("lost", grant.password_lost or None), ("unproven", grant.unproven or None),
         )
         if there is not None
@@ -217,5 +216,5 @@ def described(grant: Grant) -> str:
         words.append("due")
     else:
         span = grant.due_at - NOW
-        words.append(f"+{span.total_seconds():g}s" if span.total_seconds() % 1 else f"+{brief(span)}")
+        words.append(f"+{brief(span)}" if span % MINUTE == build.ZERO else f"+{span.total_seconds():g}s")
     return ", ".join([*words, f"left {build.left(grant, MOMENT, build.FORGIVING)}"])

@@ -29,7 +29,7 @@ from rotator.core.errors import BadUsage, Misconfigured, Overtaken, RotatorError
 from rotator.core.grants import Grant
 from rotator.core.tokens import Secret
 from rotator.drivers import sqlite
-from rotator.drivers.sqlite import room, rows, schema
+from rotator.drivers.sqlite import room, rows, schema, writer
 from rotator.drivers.sqlite.folder import Lock
 from tests.contracts.stores import NOW, FakeClock, FakeDice, granted, intent, new
 
@@ -604,6 +604,43 @@ def test_saves_that_wait_share_a_commit(tmp_path: Path) -> None:
     tell(tmp_path, story)
 
 
+def test_who_fails_half_way_undoes_only_his_own(tmp_path: Path) -> None:
+    """Of one batch: the thread is held in its opening until all three jobs wait."""
+    database, gathered, batches = tmp_path / "any.db", threading.Event(), []
+
+    def opening() -> sqlite3.Connection:
+        connection = sqlite3.connect(database, isolation_level=None)
+        connection.execute("CREATE TABLE names (name TEXT)")
+        connection.set_trace_callback(lambda sql: batches.append(sql) if sql == "COMMIT" else None)
+        gathered.wait(30)
+        return connection
+
+    def insert(name: str, error: RotatorError | None = None) -> Callable[[sqlite3.Connection], None]:
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute("INSERT INTO names VALUES (?)", (name,))
+            if error is not None:
+                raise error
+
+        return work
+
+    async def story() -> None:
+        scribe = writer.Writer(opening, lambda: None, lambda error: Unavailable(str(error)), room.Reserve(tmp_path))
+        starting = asyncio.ensure_future(scribe.start())
+        await asyncio.sleep(0)
+        jobs = [insert("first"), insert("second", Overtaken("another was first")), insert("third")]
+        waiting = [scribe.submit(job, writer.Kind.WRITE) for job in jobs]
+        gathered.set()
+        await starting
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(result) for result in results] == [type(None), Overtaken, type(None)]
+        await scribe.stop()
+
+    asyncio.run(story())
+    with closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("SELECT name FROM names").fetchall() == [("first",), ("third",)]
+    assert batches == ["COMMIT"]
+
+
 def test_due_grants_are_found_by_the_index(tmp_path: Path) -> None:
     database = made(tmp_path)
     with closing(sqlite3.connect(database)) as connection:
@@ -714,7 +751,7 @@ def test_no_intent_is_saved_that_leaves_its_answer_without_room(small_disk: Path
             try:
                 await store.save(meant, expected=grant.generation, lease=None, now=NOW)
             except Unavailable as error:
-                assert "too full" in str(error)
+                assert "full" in str(error)
                 refusals += 1
                 continue
             if round_ != 25:
@@ -768,12 +805,13 @@ def test_a_full_disk_is_told_and_harms_nothing(small_disk: Path) -> None:
 
 
 def test_a_state_opens_on_a_full_disk(small_disk: Path) -> None:
+    """A valid token in it can be published; only an exchange must wait."""
     made(small_disk)
-    (small_disk / "state" / room.RESERVE).unlink()
     fill(small_disk)
 
     async def story(store: sqlite.SqliteStore) -> None:
         assert await store.grants() == [new()]
+        fill(small_disk)
         meant = replace(new(), intent=intent(new(), FakeClock().moment()))
         with pytest.raises(Unavailable, match="too full"):
             await store.save(meant, expected=0, lease=None, now=NOW)

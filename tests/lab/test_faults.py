@@ -149,7 +149,7 @@ def test_switches_that_cannot_be_read_change_nothing(wanted: dict[str, object]) 
     assert faults.describe() == before
 
 
-# --- the journal --------------------------------------------------------------------------------------------------------
+# --- the journal -----------------------------------------------------------------------------------------------------
 
 
 def test_the_journal_counts_and_keeps_no_secret() -> None:

@@ -15,7 +15,6 @@ from rotator.lab.ledger import Reuse
 from rotator.lab.messages import Reply
 from rotator.lab.registry import token_of
 from tests.lab.bench import (
-    ALL_GRANTS,
     CLIENT,
     FORM,
     INVALID_REFRESH,
@@ -43,7 +42,7 @@ SCOPE = refusal("invalid_scope", "An unsupported scope was requested.")
 OURS = {"client_id": CLIENT, "client_secret": "secret"}
 ALL = {"client_id": "2_all", "client_secret": "secret"}
 
-# --- the token endpoint, refusals ---------------------------------------------------------------------------------------
+# --- the token endpoint, refusals ------------------------------------------------------------------------------------
 
 REFUSALS: list[tuple[str, Fields, bytes]] = [
     ("no grant type", OURS, GRANT_TYPE),
@@ -215,7 +214,7 @@ def test_authorization_codes() -> None:
     assert redeem(late).body == refusal("invalid_grant", "The authorization code has expired")
 
 
-# --- refresh and time ---------------------------------------------------------------------------------------------------
+# --- refresh and time ------------------------------------------------------------------------------------------------
 
 
 def test_a_refresh_spends_the_old_refresh_token_and_leaves_the_old_access_token() -> None:
@@ -269,7 +268,7 @@ def test_tokens_hold_during_the_second_of_their_expiry() -> None:
     assert is_dead(bench.refresh(third["refresh_token"]))
 
 
-# --- Token Login --------------------------------------------------------------------------------------------------------
+# --- Token Login -----------------------------------------------------------------------------------------------------
 
 
 def challenge(error: str, description: str) -> str:
@@ -339,7 +338,7 @@ def test_login_is_a_post() -> None:
     assert reply.status == 405
 
 
-# --- two at once --------------------------------------------------------------------------------------------------------
+# --- two at once -----------------------------------------------------------------------------------------------------
 
 
 def hold(bench: Bench, token: object, at: Step) -> Steps:

@@ -34,7 +34,6 @@ class OpenBao:
     token: str
     unseal_key: str = ""
     ca_file: Path | None = None
-    audit: Path | None = None
     _mounts: int = field(default=0, repr=False)
 
     @property
@@ -63,7 +62,8 @@ class OpenBao:
     def app_role(self, name: str, policy: str = "", **settings: object) -> tuple[str, str]:
         """A role with the given policy text; its role_id and a fresh secret_id."""
         self.ask("POST", "sys/auth/approle", {"type": "approle"})
-        self.do("POST", f"sys/policies/acl/{name}", {"policy": policy})
+        if policy:
+            self.do("POST", f"sys/policies/acl/{name}", {"policy": policy})
         self.do("POST", f"auth/approle/role/{name}", {"token_policies": [name], "token_ttl": "1h", **settings})
         role_id = self.do("GET", f"auth/approle/role/{name}/role-id")["data"]["role_id"]
         return role_id, self.secret_id(name)

@@ -142,6 +142,8 @@ class FilePublisher:
         try:
             self._sweep_once()
             there = self._look()
+            if there is not None and there.content is None:
+                self._path.lstat()  # raises where we may not even enter the folder: then nobody knows what is there
             if there is None or there.content is None or _mark(there.content) != mark:
                 return False
             self._path.unlink()

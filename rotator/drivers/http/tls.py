@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from pathlib import Path
 
@@ -58,6 +59,8 @@ def _unreadable(ca_file: Path, error: OSError) -> errors.Misconfigured:
 
 def _system_has_store() -> bool:
     paths = ssl.get_default_verify_paths()
+    if os.environ.get(paths.openssl_cafile_env) or os.environ.get(paths.openssl_capath_env):
+        return True  # Who names a store gets that one and no wider trust, also where it is empty or misspelt.
     if paths.cafile:  # both are None where there is no such path
         return True
     try:

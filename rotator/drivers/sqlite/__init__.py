@@ -64,7 +64,12 @@ class SqliteStore:
                 return schema.open_for_reading(self._database)
             make(self._path)
             lock.take(now)
-            connection = schema.open_for_writing(self._database)
+            try:
+                connection = schema.open_for_writing(self._database)
+            except Unavailable:
+                # A full disk: SQLite's index of the log wants 32 KiB. What is stored must be published all the same.
+                reserve.give_up()
+                connection = schema.open_for_writing(self._database)
             reserve.keep()
             return connection
 

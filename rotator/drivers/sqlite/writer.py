@@ -138,7 +138,8 @@ class Writer:
                 if job.kind is Kind.READ:
                     self._read(connection, job)
             self._tell(_answer, batch)
-            if writes and self._jobs.empty():
+            if writes:
+                # Nobody waits for this: answered first. Nearly always there is nothing to do.
                 self._reserve.keep()
 
     def _commit(self, connection: sqlite3.Connection, jobs: list[_Job]) -> None:

@@ -1,0 +1,262 @@
+"""Random lives of a grant, and what must hold at every step of each.
+
+The walker plays engine, provider, network, operator and clock; it knows of the lifecycle only what DESIGN promises.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import build
+from build import DAY, HOUR, MINUTE, SECOND, ZERO, Story
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from rotator.core import lifecycle, policy, records
+from rotator.core.grants import Grant, Kind, Outcome, OutcomeClass
+from rotator.core.policy import Budget, Reuse, Rules
+
+SPANS = st.sampled_from([ZERO, SECOND / 2, 5 * SECOND, 31 * SECOND, 5 * MINUTE, 16 * MINUTE, HOUR, 7 * HOUR, 25 * HOUR])
+LIFETIMES = st.sampled_from([None, ZERO, SECOND, 3 * SECOND, MINUTE, 10 * MINUTE, HOUR, 36 * HOUR])
+RULES = st.builds(
+    Rules,
+    reuse=st.sampled_from(Reuse),
+    grace=st.sampled_from([ZERO, 10 * SECOND, 30 * MINUTE]),
+    password=st.booleans(),
+    budget=st.sampled_from([Budget(), Budget(limit=0), Budget(limit=1)]),
+    refresh_lifetime=st.sampled_from([None, timedelta(days=14), 10 * MINUTE]),
+)
+RETRY_AFTER = st.none() | st.sampled_from([-SECOND, ZERO, 3 * SECOND, 30 * DAY])
+CREDENTIALS = st.none() | st.sampled_from(["old credentials", "new credentials"])
+CHANCES = st.sampled_from([0.0, 0.25, 0.5, 0.999999])
+
+
+class Walk(RuleBasedStateMachine):
+    @initialize(rules=RULES, born=st.booleans())
+    def begin(self, rules: Rules, born: bool) -> None:
+        self.story = Story(build.fresh() if born else build.empty(), rules)
+        self.flying = False
+        self.tokens = 1
+        self.ordered_alone: list[tuple[timedelta, OutcomeClass | None]] = []
+        self.last: OutcomeClass | None = None
+
+    # --- what may happen ----------------------------------------------------------------------------------------
+
+    @rule(span=SPANS)
+    def time_passes(self, span: timedelta) -> None:
+        self.story.at += span
+
+    @precondition(lambda self: not self.flying and self.story.grant.due_at is not None)
+    @rule(chance=CHANCES)
+    def the_alarm_rings(self, chance: float) -> None:
+        self.story.wait()
+        self.look(chance, lifecycle.Due(credentials="old credentials"))
+
+    @precondition(lambda self: not self.flying)
+    @rule(
+        chance=CHANCES, asked=st.booleans(), forced=st.booleans(), wanted=st.none() | st.sampled_from(Kind),
+        credentials=CREDENTIALS,
+    )  # fmt: skip
+    def somebody_looks(
+        self, chance: float, asked: bool, forced: bool, wanted: Kind | None, credentials: str | None
+    ) -> None:
+        self.look(chance, lifecycle.Due(credentials=credentials, asked=asked, forced=forced, wanted=wanted))
+
+    @precondition(lambda self: self.flying)
+    @rule(lifetime=LIFETIMES, refresh=st.booleans(), took=SPANS, partly=st.booleans())
+    def it_is_granted(self, lifetime: timedelta | None, refresh: bool, took: timedelta, partly: bool) -> None:
+        self.tokens += 1
+        make: Callable[..., Outcome] = build.partly if partly else build.granted
+        self.end(make(self.tokens, lifetime=lifetime, refresh=None if refresh else build.NO_REFRESH), min(took, MINUTE))
+
+    @precondition(lambda self: self.flying)
+    @rule(cls=st.sampled_from(OutcomeClass), retry_after=RETRY_AFTER, took=SPANS)
+    def it_fails(self, cls: OutcomeClass, retry_after: timedelta | None, took: timedelta) -> None:
+        self.end(build.failed(cls, retry_after=retry_after), min(took, MINUTE))
+
+    @precondition(lambda self: self.flying)
+    @rule(span=SPANS, reboots=st.booleans())
+    def we_crash(self, span: timedelta, reboots: bool) -> None:
+        self.flying = False
+        self.story.at += span
+        if reboots:
+            self.story.reboot()
+
+    @precondition(lambda self: not self.flying)
+    @rule(span=st.sampled_from([-400 * DAY, -HOUR, -3 * SECOND, 3 * SECOND, HOUR, 400 * DAY]))
+    def the_clock_is_set(self, span: timedelta) -> None:
+        self.story.stepped += span
+        self.ordered_alone.clear()
+        if span < ZERO:
+            self.take(lifecycle.ClockFellBack())
+
+    @precondition(lambda self: not self.flying)
+    @rule(ahead=st.integers(-1, 3), served=st.none() | SPANS)
+    def a_target_is_found_ahead(self, ahead: int, served: timedelta | None) -> None:
+        expires_at = None if served is None else self.story.now + served
+        generation = self.story.grant.generation + ahead
+        self.take(lifecycle.Behind(target="app", generation=generation, expires_at=expires_at))
+
+    @precondition(lambda self: not self.flying)
+    @rule()
+    def a_token_is_adopted(self) -> None:
+        self.tokens += 1
+        self.ordered_alone.clear()
+        self.take(lifecycle.Adopted(refresh=build.secret(f"adopted-{self.tokens}")))
+
+    # --- how it is played ---------------------------------------------------------------------------------------
+
+    def look(self, chance: float, fact: lifecycle.Due) -> None:
+        self.story.chance = chance
+        before = self.story.grant
+        step = self.take(fact)
+        willed = fact.asked or fact.forced or fact.wanted is not None
+        if isinstance(step.order, lifecycle.Exchange):
+            self.flying = True
+            self.judge_order(step, step.order, before, fact)
+            if willed or before.latch is not None:
+                self.ordered_alone.clear()
+            else:
+                self.ordered_alone.append((self.story.at, self.last))
+                self.judge_pace()
+        elif willed and before.intent is None and before.latch is None and before.due_at is not None:
+            assert step.grant.due_at in (before.due_at, None), "who asked in vain does not move the schedule"
+
+    def end(self, outcome: Outcome, took: timedelta) -> None:
+        sent_at = self.story.now
+        self.story.at += took
+        self.flying = False
+        self.last = outcome.cls
+        self.take(lifecycle.Concluded(outcome=outcome, sent_at=sent_at, credentials="old credentials"))
+
+    def take(self, fact: lifecycle.Fact) -> lifecycle.Step:
+        before = self.story.grant
+        step = self.story.happen(fact)
+        assert step.grant.generation >= before.generation, "generation never falls"
+        if step.grant.generation > before.generation and isinstance(fact, lifecycle.Concluded):
+            assert step.grant.generation == before.generation + 1
+        granted = isinstance(fact, lifecycle.Concluded) and fact.outcome.cls is OutcomeClass.GRANTED
+        if before.access is not None and not (granted and step.grant.generation > before.generation):
+            assert step.grant.access is not None, "the last good access token is never dropped"
+            assert step.grant.access.value == before.access.value
+            assert step.grant.access.generation == before.access.generation
+            if not isinstance(fact, lifecycle.Behind):
+                assert step.grant.access == before.access
+        self.judge_secrets(step)
+        self.judge_rest(step)
+        return step
+
+    # --- what must hold -----------------------------------------------------------------------------------------
+
+    def judge_order(
+        self, step: lifecycle.Step, order: lifecycle.Exchange, before: Grant, fact: lifecycle.Due
+    ) -> None:
+        held, rules, now = step.grant, self.story.rules, self.story.now
+        authorize = fact.wanted is Kind.PASSWORD
+        assert held.intent is not None
+        assert (held.intent.lineage, held.intent.generation) == (held.lineage, held.generation)
+        assert (held.intent.kind, held.intent.attempt) == (order.kind, order.attempt)
+        assert held.intent.moment == self.story.moment
+        assert held.intent.interactive is authorize
+        assert (order.refresh is None) is (order.kind is Kind.PASSWORD)
+        if not authorize:
+            assert held.latch is None
+            assert held.due_at is not None, "a crash now leaves it due"
+            assert held.due_at <= now
+        if before.latch is not None and not authorize:
+            assert fact.forced or fact.credentials not in (None, before.latch.digest)
+        if order.kind is Kind.PASSWORD:
+            assert held.debits[-1] == now
+            if not (authorize or fact.forced):
+                assert rules.password
+                assert rules.budget.left(held.debits[:-1], now) >= 1
+                near = [at for at in held.debits[:-1] if now - rules.budget.apart < at]
+                assert not near or held.password_lost
+        elif rules.reuse is Reuse.KILLS_FAMILY and held.doubt is not None:
+            self.judge_resend(held, held.doubt.since)
+
+    def judge_resend(self, held: Grant, since: policy.Moment) -> None:
+        rules, moment = self.story.rules, self.story.moment
+        elapsed = moment.elapsed_since(since)
+        in_grace = elapsed is not None and elapsed < rules.grace
+        nothing_to_revoke = not held.holds_valid(moment.now)
+        clock_unknown = since.now > moment.now or (held.access is not None and held.access.issued_at > moment.now)
+        assert in_grace or nothing_to_revoke or clock_unknown, "a resend revokes what readers hold"
+
+    def judge_pace(self) -> None:
+        """Exchanges that nobody asked for: time passes between any two, but for the way down a dead chain."""
+        alone = self.ordered_alone
+        at, after = alone[-1]
+        fallback = after in (OutcomeClass.REFRESH_DEAD, OutcomeClass.DOUBTFUL)
+        if len(alone) > 1 and not self.story.grant.unproven:
+            assert at > alone[-2][0] or fallback
+        assert sum(at - one <= MINUTE for one, _ in alone) <= 125, "half-second spacing is the least there is"
+        assert sum(at == one for one, _ in alone) <= 4
+
+    def judge_rest(self, step: lifecycle.Step) -> None:
+        held = step.grant
+        if isinstance(step.order, lifecycle.Rest) and step.order.until is not None and held.latch is None:
+            assert held.due_at is not None or held.intent is not None or held.trouble is not None
+        if held.latch is not None:
+            assert held.due_at is None, "what is latched is not due"
+        elif held.due_at is None and held.intent is None:
+            assert held.refresh is None, "only a person can help, or somebody would be due"
+            assert not self.story.rules.password
+
+    def judge_secrets(self, step: lifecycle.Step) -> None:
+        shown = [repr(step), str(step), repr(step.order), f"{step.grant}"]
+        shown += [f"{event!r} {event.sentence}" for event in step.events]
+        assert not any(build.CANARY in text for text in shown)
+
+    @invariant()
+    def a_record_holds_all_of_it(self) -> None:
+        if hasattr(self, "story"):
+            held = self.story.grant
+            assert records.read(json.loads(json.dumps(records.write(held)))) == held
+
+    def teardown(self) -> None:
+        """However it got here: once the provider grants everything, there is a valid token, in bounded time."""
+        if not hasattr(self, "story"):
+            return
+        story, rules = self.story, self.story.rules
+        story.chance = build.EVEN
+        latest = story.now + max(DAY, rules.longest_lifetime) + 16 * MINUTE
+        exchanged = False
+        while not exchanged and story.grant.due_at is not None and story.grant.due_at <= latest:
+            story.wait()
+            exchanged = isinstance(story.look().order, lifecycle.Exchange)
+        if exchanged:
+            story.end(build.granted(self.tokens + 1))
+            assert story.grant.holds_valid(story.now)
+        elif story.grant.due_at is None:
+            assert story.grant.latch is not None or not rules.password
+        else:
+            assert rules.budget.limit == 0, "waits for longer than any budget or token lasts"
+
+
+Walk.TestCase.settings = settings(
+    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestWalk: Any = Walk.TestCase
+
+
+def test_the_walk_knows_a_year() -> None:
+    """A year of one grant whose provider forgives, fails one request in five, and never sees a login."""
+    story = Story(build.fresh(), build.FORGIVING)
+    gaps, end, count = ZERO, story.now + 365 * DAY, 0
+    valid_until: datetime = story.now + HOUR
+    while story.now < end:
+        story.wait()
+        if not isinstance(story.look().order, lifecycle.Exchange):
+            continue
+        count += 1
+        story.end(build.DOUBTFUL if count % 5 == 0 else build.granted(count), SECOND)
+        gaps += max(ZERO, story.now - valid_until)
+        assert story.grant.access is not None
+        valid_until = story.grant.access.expires_at
+    assert gaps == ZERO, "no reader ever found an expired token"
+    assert story.grant.debits == ()
