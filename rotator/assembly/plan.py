@@ -50,7 +50,12 @@ def read(config: Path | None, environ: Mapping[str, str], *, check: bool = True)
         else:
             if warning:
                 warnings.append(warning)
+    places: dict[str, str] = {}
     for key, publisher in roster.files_of(plan):
+        twin = places.setdefault(publisher.location, key)
+        if twin != key:
+            problems.append(f"{key}: writes the same file as {twin}; give each target a file of its own")
+            continue
         try:
             publisher.check()
         except Misconfigured as error:

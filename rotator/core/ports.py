@@ -261,7 +261,8 @@ class Store(Protocol):
     async def lease(self, name: str, owner: str, moment: Moment, until: timedelta) -> tuple[Lease, Grant]:
         """Take the right to start an exchange, and look again: the grant as it is *under* the lease.
 
-        Raises Overtaken while another owner holds it, or where there is no such grant."""
+        The same owner gets a new fence and overtakes its own former lease: it has one at work at a time. Raises
+        Overtaken while another owner holds it, or where there is no such grant."""
         ...
 
     async def release(self, lease: Lease) -> None:
@@ -272,8 +273,10 @@ class Store(Protocol):
         """Compare-and-set on the generation, raising the high-water mark to ``now``.
 
         ``grant.generation > expected`` is a granted answer: saved if the stored generation is still ``expected`` in
-        the same lineage, whoever holds the lease now. Any other change also needs ``lease`` to be current.
-        ``lease`` None is for what only the holder of the whole store does. Raises Overtaken otherwise."""
+        the same lineage, whoever holds the lease now. Any other change also needs that nobody took ``lease`` over;
+        one that merely ran out still saves a failure. ``lease`` None is for what only the holder of the whole store
+        does. A new lineage begins at generation 0 with nothing in hand. Raises Overtaken otherwise; `records.admit`
+        is the judge that all stores share."""
         ...
 
     async def delivered(self, delivery: Delivery) -> None:

@@ -4,10 +4,11 @@ store only, and the store keeps it private."""
 from __future__ import annotations
 
 import operator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from rotator.core.errors import StateDamaged
+from rotator.core.errors import Overtaken, StateDamaged
 from rotator.core.grants import Doubt, Grant, Intent, Kind, Latch, OutcomeClass, Source, Trouble
 from rotator.core.policy import Moment
 from rotator.core.tokens import AccessToken, Secret
@@ -148,3 +149,38 @@ def _moment(moment: Moment) -> Record:
 
 def _read_moment(record: Record) -> Moment:
     return Moment(time(record["at"]), record["boot"], timedelta(microseconds=record["boottime"]))
+
+
+# --- what every store must agree on -----------------------------------------------------------------------------
+
+# More password exchanges than any budget allows (the settings cap it below): a tombstone spends them all, whatever
+# the limit of the grant is, because a store does not know it.
+TOMBSTONE_DEBITS = 16
+
+
+def charge(grant: Grant, tombstone_at: datetime | None) -> Grant:
+    """A new grant in a store that lost what it knew (`rotator state reset`): its password budget counts as spent."""
+    if tombstone_at is None:
+        return grant
+    return replace(grant, debits=grant.debits + (tombstone_at,) * TOMBSTONE_DEBITS)
+
+
+def admit(found: tuple[str, int] | None, grant: Grant, expected: int) -> None:
+    """The compare-and-set of `ports.Store.save`, given lineage and generation as they are stored (None: not there).
+
+    A new lineage may only begin as an enrolment does, with nothing in hand (`lifecycle.reidentify`): tokens of one
+    lineage never end up under the number of another. Raises Overtaken; whether the lease allows it is the store's
+    own question.
+    """
+    if found is None:
+        raise Overtaken(f"{grant.name} is no longer stored: it was retired meanwhile")
+    lineage, generation = found
+    if generation != expected:
+        raise Overtaken(f"{grant.name} is at generation {generation} already, not at {expected}: another saved first")
+    if lineage != grant.lineage and not _starts_anew(grant):
+        raise Overtaken(f"{grant.name} was started anew meanwhile: its lineage is another one")
+
+
+def _starts_anew(grant: Grant) -> bool:
+    in_hand = (grant.access, grant.refresh, grant.intent, grant.doubt, grant.latch, grant.trouble)
+    return grant.generation == 0 and all(one is None for one in in_hand)

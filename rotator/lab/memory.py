@@ -9,7 +9,7 @@ from __future__ import annotations
 import bisect
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from rotator.core import records
@@ -17,8 +17,6 @@ from rotator.core.errors import Overtaken, Unavailable
 from rotator.core.grants import Grant
 from rotator.core.policy import Moment
 from rotator.core.ports import Clock, Delivery, Dice, Lease
-
-TOMBSTONE_DEBITS = 16
 
 
 @dataclass(slots=True)
@@ -77,8 +75,7 @@ class MemoryStore:
         shelf = self._held()
         if grant.name in shelf.grants:
             return shelf.grants[grant.name]
-        if shelf.tombstone_at is not None:
-            grant = replace(grant, debits=grant.debits + (shelf.tombstone_at,) * TOMBSTONE_DEBITS)
+        grant = records.charge(grant, shelf.tombstone_at)
         self._put(grant, self._clock.now())
         return grant
 
@@ -119,12 +116,7 @@ class MemoryStore:
         granted = grant.generation > expected
         if not granted and lease is not None and not self._is_current(lease, grant.name):
             raise Overtaken(f"the lease of {grant.name} is no longer ours: another owner took over")
-        if stored is None:
-            raise Overtaken(f"{grant.name} is no longer stored: it was retired meanwhile")
-        if stored.generation != expected:
-            raise Overtaken(f"{grant.name} is at generation {stored.generation} already: another saved first")
-        if stored.lineage != grant.lineage and not _starts_anew(grant):
-            raise Overtaken(f"{grant.name} was started anew meanwhile: its lineage is another one")
+        records.admit(None if stored is None else (stored.lineage, stored.generation), grant, expected)
         self._put(grant, now)
 
     async def delivered(self, delivery: Delivery) -> None:
@@ -177,11 +169,6 @@ class MemoryStore:
 
 def _entry(due_at: datetime, name: str) -> tuple[int, str]:
     return records.stamp(due_at), name
-
-
-def _starts_anew(grant: Grant) -> bool:
-    in_hand = (grant.access, grant.refresh, grant.intent, grant.doubt, grant.latch, grant.trouble)
-    return grant.generation == 0 and all(one is None for one in in_hand)
 
 
 def _ran_out(lease: Lease, moment: Moment) -> bool:

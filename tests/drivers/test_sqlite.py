@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import pytest
 
 import rotator
-from rotator.core import policy
+from rotator.core import policy, records
 from rotator.core.errors import BadUsage, Misconfigured, Overtaken, RotatorError, StateDamaged, Unavailable
 from rotator.core.grants import Grant
 from rotator.core.tokens import Secret
@@ -427,7 +427,7 @@ def test_a_second_reset_within_the_second_overwrites_nothing(tmp_path: Path) -> 
     assert database.exists()
 
 
-@pytest.mark.parametrize("limit", [1, 3, rows.TOMBSTONE_DEBITS])
+@pytest.mark.parametrize("limit", [1, 3, records.TOMBSTONE_DEBITS])
 def test_a_reset_state_counts_the_password_budget_as_spent(tmp_path: Path, limit: int) -> None:
     made(tmp_path)
     reset(tmp_path)

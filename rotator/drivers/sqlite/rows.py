@@ -6,18 +6,14 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 
 from rotator.core import records
-from rotator.core.errors import Overtaken, StateDamaged, Unavailable
+from rotator.core.errors import StateDamaged, Unavailable
 from rotator.core.grants import Grant
 from rotator.core.ports import Delivery, Dice
 from rotator.drivers.sqlite import room
 
-# More password exchanges than any budget allows (the settings cap it below): a tombstone spends them all, whatever
-# the limit of the grant is, because the store does not know it.
-TOMBSTONE_DEBITS = 16
 KEY_NAMES = 3  # of at least 96 bits each: more than the 256 that the key keeps
 
 
@@ -49,37 +45,21 @@ def enrol(connection: sqlite3.Connection, grant: Grant, now: datetime) -> Grant:
     if found is not None:
         return found
     tombstone_at: int | None = connection.execute("SELECT tombstone_at FROM meta").fetchone()[0]
-    if tombstone_at is not None:
-        grant = replace(grant, debits=grant.debits + (records.time(tombstone_at),) * TOMBSTONE_DEBITS)
+    grant = records.charge(grant, None if tombstone_at is None else records.time(tombstone_at))
     connection.execute("INSERT INTO grants VALUES (?, ?, ?, ?, ?, ?)", (grant.name, *_columns(grant)))
     raise_high_water(connection, now)
     return grant
 
 
 def save(connection: sqlite3.Connection, grant: Grant, expected: int, now: datetime) -> None:
-    """The compare-and-set; whether the lease allows it was judged before.
-
-    A new lineage may only begin as an enrolment does, with nothing in hand (`lifecycle.reidentify`): tokens of one
-    lineage never end up under the number of another.
-    """
+    """The compare-and-set; whether the lease allows it was judged before."""
     found = connection.execute("SELECT lineage, generation FROM grants WHERE name = ?", (grant.name,)).fetchone()
-    if found is None:
-        raise Overtaken(f"{grant.name} is no longer stored: it was retired meanwhile")
-    lineage, generation = found
-    if generation != expected:
-        raise Overtaken(f"{grant.name} is at generation {generation} already, not at {expected}: another saved first")
-    if lineage != grant.lineage and not starts_anew(grant):
-        raise Overtaken(f"{grant.name} was started anew meanwhile: its lineage is another one")
+    records.admit(found, grant, expected)
     connection.execute(
         "UPDATE grants SET lineage = ?, generation = ?, due_at = ?, record = ?, padding = ? WHERE name = ?",
         (*_columns(grant), grant.name),
     )
     raise_high_water(connection, now)
-
-
-def starts_anew(grant: Grant) -> bool:
-    in_hand = (grant.access, grant.refresh, grant.intent, grant.doubt, grant.latch, grant.trouble)
-    return grant.generation == 0 and all(one is None for one in in_hand)
 
 
 def _columns(grant: Grant) -> tuple[str, int, int | None, str, bytes | None]:
