@@ -56,10 +56,9 @@ class State(Part):
 
 
 class Startup(Part):
-    """When `rotator run` is ready; ``within`` bounds the waiting, None waits for ever."""
+    """Which grants must be published, or need a person, before `rotator run` says that it is ready."""
 
     require: Literal["all", "any", "none"] = "all"
-    within: Span | None = None
 
 
 class Log(Part):

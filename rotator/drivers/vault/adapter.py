@@ -48,6 +48,16 @@ class Strict(hvac.adapters.JSONAdapter):
         raise_exception: bool = True,
         **kwargs: Any,
     ) -> dict[Any, Any]:
+        outcome = self._exchange(method, url, headers, **kwargs)
+        # Raised from here, where neither the context nor a frame of the traceback holds a request or a response: they
+        # hold our token, and a response also keeps its connection open, which urllib3 closes with the last reference.
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def _exchange(
+        self, method: str, url: str, headers: Mapping[str, str] | None, **kwargs: Any
+    ) -> dict[Any, Any] | Declined | RotatorError:
         try:
             response = hvac.adapters.RawAdapter.request(
                 self,  # type: ignore[arg-type]  # the stubs make siblings of JSONAdapter and its base
@@ -58,19 +68,15 @@ class Strict(hvac.adapters.JSONAdapter):
                 **kwargs,
             )
         except (requests.RequestException, OSError) as error:
-            raise self._failure(error) from None
+            return self._failure(error)
         except UnicodeError:
-            # A token with a newline or a letter outside Latin-1 is no header, and the error would quote it.
-            raise Misconfigured(
-                f"what would be sent to Vault {self.vault} cannot stand in a header", mend="look at its token"
-            ) from None
-        with response:
-            if 200 < response.status_code < 300:
-                return {}
-            body = _json(response)
-            if response.status_code == 200 and isinstance(body, dict):
-                return body
-            raise _declined(response, method, url, body, (self.token or "", *_strings(kwargs.get("json"))))
+            return self._is_no_header()
+        if 200 < response.status_code < 300:
+            return {}
+        body = _json(response)
+        if response.status_code == 200 and isinstance(body, dict):
+            return body
+        return _declined(response, method, url, body, (self.token or "", *_strings(kwargs.get("json"))))
 
     def _failure(self, error: Exception) -> RotatorError:
         """Why there is no answer, told from types: the texts of requests hold URLs and the reprs of objects."""
@@ -84,14 +90,17 @@ class Strict(hvac.adapters.JSONAdapter):
         if isinstance(error, _ADDRESS_ERRORS):
             return Misconfigured(f"{where} has no usable address", mend=f"set `address` of {key} to https://HOST:PORT")
         if isinstance(error, requests.exceptions.InvalidHeader):
-            return Misconfigured(f"what would be sent to {where} cannot stand in a header", mend="look at its token")
+            return self._is_no_header()
         if not isinstance(error, requests.RequestException):
             return Misconfigured(
                 f"the CA file {self.session.verify} cannot be read", mend=f"mend `ca_file` of {key}"
             )  # fmt: skip
         if isinstance(error, requests.exceptions.ConnectTimeout):
             return Unavailable(f"{where}: no connection within {self.address.connect_timeout.total_seconds():g} s")
-        if isinstance(error, requests.exceptions.Timeout):
+        # In the middle of a body, requests calls a timeout a ConnectionError; one with a number is the kernel's own.
+        if isinstance(error, requests.exceptions.Timeout) or any(
+            isinstance(cause, TimeoutError) and cause.errno is None for cause in causes
+        ):
             return Unavailable(f"{where}: no answer within {self.address.timeout.total_seconds():g} s; outcome unknown")
         if isinstance(error, requests.exceptions.SSLError):
             return Unavailable(f"{where}: TLS failed", mend="if it stays so, look whether that port speaks https")
@@ -99,6 +108,12 @@ class Strict(hvac.adapters.JSONAdapter):
             return Unavailable(f"{where}: its name is not known", mend="if it stays so, look at the address and at DNS")
         reason = next((cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror), "")
         return Unavailable(f"{where}: {reason.lower() or 'the connection broke'}")
+
+    def _is_no_header(self) -> Misconfigured:
+        """A newline or a letter outside of Latin-1; the error of requests or http.client would quote it."""
+        return Misconfigured(
+            f"what would be sent to Vault {self.vault} cannot stand in a header", mend="look at its token and namespace"
+        )
 
 
 def connect(vault: str, address: Address) -> hvac.Client:
