@@ -16,8 +16,8 @@ from rotator.core import errors
 
 def main(argv: Sequence[str]) -> int:
     """Run one command and return its exit code. No error of ours and no defect leaves as a traceback."""
-    arguments = words.parser().parse_args(argv)
     try:
+        arguments = words.understand(argv)
         code: int = arguments.run(arguments, dict(os.environ))
         sys.stdout.flush()
         return code

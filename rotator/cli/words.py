@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
+
+from rotator.core.errors import BadUsage
 
 Command = Callable[[argparse.Namespace, Mapping[str, str]], int]
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -21,9 +23,27 @@ examples:
 """
 
 
+def understand(argv: Sequence[str]) -> argparse.Namespace:
+    """The command that is meant. Raises BadUsage, which shows no value of what it does not know: people do try
+    ``--password``."""
+    found, rest = parser().parse_known_args(argv)
+    if rest:
+        unknown = [word.partition("=")[0] for word in rest if word.startswith("-")]
+        what = f"there is no option {unknown[0]}" if unknown else f"{len(rest)} word(s) too many for {found.word}"
+        raise BadUsage(what, mend=f"see `rotator {found.word} --help`; a secret is never an argument")
+    return found
+
+
+class _Parser(argparse.ArgumentParser):
+    """Complains as every command does: one line with the mending step, and exit code 64 where argparse has 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise BadUsage(message, mend=f"see `{self.prog} --help`")
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands. A secret is never an argument: it is asked for, read from stdin, or referred to."""
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="rotator",
         description="A valid OAuth 2.0 access token, always there.",
         epilog=EPILOG,

@@ -5,9 +5,10 @@ To add one: write a `Harness` and name it in `HARNESSES`.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,7 +16,10 @@ from pathlib import Path
 from rotator.core.ports import Publisher
 from rotator.core.publication import Format, Publication
 from rotator.core.tokens import AccessToken, Secret
-from rotator.drivers import files
+from rotator.drivers import files, vault
+from rotator.drivers.clock import SystemClock
+from tests.peers import openbao
+from tests.peers.openbao import OpenBao
 
 NOW = datetime(2027, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 
@@ -99,7 +103,62 @@ def _file(form: Format) -> Callable[[Path], AbstractContextManager[Harness]]:
     return make
 
 
+class VaultHarness(Harness):
+    """A KV v2 entry of a real OpenBao; ``fields`` as `vault.KvPublisher` takes them."""
+
+    tells_generation = True
+
+    def __init__(self, bao: OpenBao, fields: Mapping[str, str] | None) -> None:
+        self._bao = bao
+        self._fields = fields
+        self._mount = bao.mount_kv()
+        self._logins: list[vault.Vault] = []
+
+    def publisher(self) -> Publisher:
+        async def token() -> Secret:
+            return Secret(self._bao.token)
+
+        address = vault.Address(url=self._bao.url)
+        self._logins.append(vault.Vault("default", address, vault.TokenLogin(token), SystemClock()))
+        return vault.KvPublisher(self._logins[-1], self._mount, "oauth/billing", fields=self._fields)
+
+    def read(self) -> str | None:
+        status, answer = self._bao.ask("GET", f"{self._mount}/data/oauth/billing")
+        if status == 404:
+            return None
+        data = answer["data"]["data"]
+        return str(data["access_token"] if self._fields is None else data["header"].removeprefix("Bearer "))
+
+    def stamp(self) -> object:
+        return self._bao.do("GET", f"{self._mount}/metadata/oauth/billing")["data"]
+
+    def scribble(self) -> None:
+        self._bao.do("POST", f"{self._mount}/data/oauth/billing", {"data": {"access_token": "scribbled"}})
+
+    def clear(self) -> None:
+        self._bao.do("DELETE", f"{self._mount}/data/oauth/billing")
+
+    def close(self) -> None:
+        for login in self._logins:
+            asyncio.run(login.close())
+
+
+def _vault(fields: Mapping[str, str] | None = None) -> Callable[[Path], AbstractContextManager[Harness]]:
+    @contextmanager
+    def make(scratch: Path) -> Iterator[Harness]:
+        with openbao.dev() as bao:
+            harness = VaultHarness(bao, fields)
+            try:
+                yield harness
+            finally:
+                harness.close()
+
+    return make
+
+
 #: Each is given a fresh empty folder; it may raise `pytest.skip` where its far end is not there.
 HARNESSES: dict[str, Callable[[Path], AbstractContextManager[Harness]]] = {
-    f"file-{form.value}": _file(form) for form in Format
+    **{f"file-{form.value}": _file(form) for form in Format},
+    "vault": _vault(),
+    "vault-fields": _vault({"header": "$token_type $access_token"}),
 }

@@ -97,7 +97,10 @@ def test_an_empty_answer_is_an_empty_object() -> None:
 def test_the_token_follows_no_redirect(status: int) -> None:
     with wire.serve(lambda asked: FINE) as other:
         target = {"Location": f"http://user:pass@127.0.0.1:{other.port}/v1/secret/place?with=query"}
-        with wire.serve(answers(Reply(status, headers=target))) as far_end, pytest.raises(errors.Misconfigured) as caught:
+        with (
+            wire.serve(answers(Reply(status, headers=target))) as far_end,
+            pytest.raises(errors.Misconfigured) as caught,
+        ):
             run(read, far_end.url)
         assert other.asked == []
     assert f"redirects to http://127.0.0.1:{other.port} and" in str(caught.value)
@@ -217,10 +220,11 @@ def test_nobody_listens_and_nobody_is_called_so() -> None:
         run(read, "http://vault.invalid:8200")
 
 
-@pytest.mark.parametrize("url", ["vault.service:8200", "http://", "ftp://127.0.0.1"])
+@pytest.mark.parametrize("url", ["vault.service:8200", "http://", "ftp://user:canary@127.0.0.1"])
 def test_an_address_that_is_none(url: str) -> None:
-    with pytest.raises(errors.Misconfigured, match=r"set `address` of \[vault.default\]"):
+    with pytest.raises(errors.Misconfigured, match=r"set `address` of \[vault.default\]") as caught:
         run(read, url)
+    assert "canary" not in str(caught.value)
 
 
 def test_certificates_are_checked_against_the_given_ca(tmp_path: Path) -> None:
@@ -241,7 +245,7 @@ def test_certificates_are_checked_against_the_given_ca(tmp_path: Path) -> None:
         assert asyncio.run(secure(bao.ca_file))["sealed"] is False
         with pytest.raises(errors.Misconfigured, match=r"certificate of .* is not trusted; set `ca_file`"):
             asyncio.run(secure(None))
-        with pytest.raises(errors.Misconfigured, match="the CA file .*none.pem cannot be read"):
+        with pytest.raises(errors.Misconfigured, match=r"the CA file .*none.pem cannot be read"):
             asyncio.run(secure(tmp_path / "none.pem"))
 
 

@@ -324,7 +324,7 @@ def test_a_mount_of_version_1_gets_no_token(shelf: Shelf) -> None:
     shelf.bao.do("POST", f"sys/mounts/{shelf.mount}-old", {"type": "kv", "options": {"version": "1"}})
     old = Shelf(shelf.bao, f"{shelf.mount}-old")
 
-    with pytest.raises(errors.Misconfigured, match="is no KV v2 mount of Vault default; .*enable-versioning"):
+    with pytest.raises(errors.Misconfigured, match=r"is no KV v2 mount of Vault default; .*enable-versioning"):
         old.settle(publication())
     assert shelf.bao.ask("GET", f"{old.mount}/data/{PATH}")[0] == 404
 

@@ -12,11 +12,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.peers.django_site import LEDGER
+
 SITE = Path(__file__).with_name("django_site.py")
 NEEDED = ("django", "oauth2_provider", "waitress")
+
+
+@dataclass(frozen=True, slots=True)
+class Exchanged:
+    """One request at the token endpoint; times are Unix seconds. ``status`` 0: not answered yet."""
+
+    kind: str
+    asked_at: float
+    status: int = 0
+    answered_at: float = 0.0
+    access_token: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +42,7 @@ class DjangoOAuth:
     client_secret: str = field(repr=False)
     username: str
     password: str = field(repr=False)
+    ledger: Path
 
     @property
     def token_url(self) -> str:
@@ -37,6 +52,15 @@ class DjangoOAuth:
     def resource_url(self) -> str:
         """Answers 200 to a good Bearer token and 401 to any other."""
         return f"http://127.0.0.1:{self.port}/api/me"
+
+    def exchanges(self) -> list[Exchanged]:
+        """Every token request so far, in the order in which they came."""
+        found: dict[int, dict[str, Any]] = {}
+        # A line that is being written this very moment has no end yet.
+        for line in self.ledger.read_text().rpartition("\n")[0].splitlines():
+            told = json.loads(line)
+            found.setdefault(told.pop("number"), {}).update(told)
+        return [Exchanged(**one) for one in found.values()]
 
 
 def require() -> None:
@@ -49,9 +73,12 @@ def require() -> None:
 
 
 @contextmanager
-def serve(*, access_seconds: int = 10, grace: int = 0, reuse_protection: bool = False) -> Iterator[DjangoOAuth]:
+def serve(
+    *, access_seconds: int = 10, grace: int = 0, reuse_protection: bool = False, hold_seconds: float = 0.0
+) -> Iterator[DjangoOAuth]:
     """Serve on a free port of loopback. ``grace`` is REFRESH_TOKEN_GRACE_PERIOD_SECONDS, ``reuse_protection``
-    REFRESH_TOKEN_REUSE_PROTECTION; refresh tokens always rotate."""
+    REFRESH_TOKEN_REUSE_PROTECTION; refresh tokens always rotate. ``hold_seconds`` lie between what the server has
+    committed and its answer."""
     require()
     with tempfile.TemporaryDirectory(prefix="rotator-django-") as folder:
         wishes = {
@@ -59,6 +86,7 @@ def serve(*, access_seconds: int = 10, grace: int = 0, reuse_protection: bool = 
             "access_seconds": access_seconds,
             "grace": grace,
             "reuse_protection": reuse_protection,
+            "hold_seconds": hold_seconds,
         }
         log = Path(folder, "log")
         with (
@@ -74,6 +102,6 @@ def serve(*, access_seconds: int = 10, grace: int = 0, reuse_protection: bool = 
                 assert process.stdout is not None
                 told = process.stdout.readline()
                 assert told, f"django-oauth-toolkit did not start:\n{log.read_text()}"
-                yield DjangoOAuth(**json.loads(told))
+                yield DjangoOAuth(**json.loads(told), ledger=Path(folder, LEDGER))
             finally:
                 process.kill()

@@ -10,10 +10,17 @@ import os
 import secrets
 import sys
 import threading
+import time
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 THREADS = 8
+LEDGER = "exchanges.jsonl"
+
+_numbers = count(1)
+_ledger: int = -1
+_hold_seconds = 0.0
 
 
 def configure(folder: Path, wishes: dict[str, Any]) -> None:
@@ -91,19 +98,40 @@ def me(request: Any) -> Any:
     return HttpResponse(status=401, headers={"WWW-Authenticate": 'Bearer realm="api"'})
 
 
+def token(request: Any) -> Any:
+    """The toolkit's own token endpoint, written down before and after; the answer is held back for a while once the
+    toolkit has committed it, which is when a client that dies loses a refresh token."""
+    from oauth2_provider.views import TokenView
+
+    number = next(_numbers)
+    _note(number=number, kind=request.POST.get("grant_type", ""), asked_at=time.time())
+    response = TokenView.as_view()(request)
+    access = json.loads(response.content).get("access_token", "") if response.status_code == 200 else ""
+    time.sleep(_hold_seconds)
+    _note(number=number, status=response.status_code, access_token=access, answered_at=time.time())
+    return response
+
+
+def _note(**line: Any) -> None:
+    # One write to a file opened for appending: lines of several threads do not mix.
+    os.write(_ledger, json.dumps(line).encode() + b"\n")
+
+
 def __getattr__(name: str) -> Any:
     # This module is also the URL configuration; the toolkit's views can be imported only after the set-up.
     if name != "urlpatterns":
         raise AttributeError(name)
     from django.urls import path
     from django.views.decorators.csrf import csrf_exempt
-    from oauth2_provider.views import TokenView
 
-    return [path("o/token/", TokenView.as_view()), path("api/me", csrf_exempt(me))]
+    return [path("o/token/", csrf_exempt(token)), path("api/me", csrf_exempt(me))]
 
 
 def main(argument: str) -> None:
+    global _ledger, _hold_seconds
     wishes = json.loads(argument)
+    _ledger = os.open(Path(wishes["folder"], LEDGER), os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+    _hold_seconds = wishes["hold_seconds"]
     configure(Path(wishes["folder"]), wishes)
     account = enrol()
 

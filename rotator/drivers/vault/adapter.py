@@ -33,8 +33,7 @@ _ADDRESS_ERRORS = (
 class Strict(hvac.adapters.JSONAdapter):
     """Returns the JSON object of a 200 and ``{}`` for any other 2xx; raises `Declined` for all else.
 
-    What kept the answer from us is raised as Unavailable or Misconfigured. No exception has the other in its
-    ``__cause__`` or holds a header or a body.
+    What kept the answer from us is raised as Unavailable or Misconfigured.
     """
 
     vault: str
@@ -80,7 +79,7 @@ class Strict(hvac.adapters.JSONAdapter):
 
     def _failure(self, error: Exception) -> RotatorError:
         """Why there is no answer, told from types: the texts of requests hold URLs and the reprs of objects."""
-        where = f"Vault {self.vault} at {self.base_uri}"
+        where = f"Vault {self.vault} at {_origin(self.base_uri)}"
         key = f"[vault.{self.vault}]"
         causes = list(_causes(error))
         if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
@@ -145,7 +144,6 @@ def _declined(response: requests.Response, method: str, url: str, body: Any, sec
     metadata = data.get("metadata") if isinstance(data, dict) else None
     if response.status_code == 200:
         errors = ["the answer is not one of a Vault"]
-    target = urlsplit(response.headers.get("Location", ""))
     return Declined(
         response.status_code,
         method,
@@ -153,10 +151,18 @@ def _declined(response: requests.Response, method: str, url: str, body: Any, sec
         errors=redact(errors, secrets) if isinstance(errors, list) else (),
         retry_after=response.headers.get("Retry-After"),
         index=response.headers.get("X-Vault-Index"),
-        # Scheme and host only: the path may name a secret, and user information may be one.
-        location=f"{target.scheme}://{target.netloc.rpartition('@')[2]}" if target.netloc else "",
+        location=_origin(response.headers.get("Location", "")),
         metadata=metadata if isinstance(metadata, dict) else None,
     )
+
+
+def _origin(url: str) -> str:
+    """Scheme and host only: the path may name a secret, and user information may be one. Empty where it has no host."""
+    try:
+        target = urlsplit(url)
+    except ValueError:
+        return ""
+    return f"{target.scheme}://{target.netloc.rpartition('@')[2]}" if target.netloc else ""
 
 
 def _json(response: requests.Response) -> Any:

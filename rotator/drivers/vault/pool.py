@@ -62,20 +62,26 @@ class Pool(Generic[Own]):
             own = self._run(own, *task)
             # While this thread waits it keeps nothing: a job's closure may hold a token.
             del task
-            with self._lock:
-                self._idle += 1
         if own is not None:
             self._end(own)
         ended.set_result(None)
 
     def _run(self, own: Own | None, job: Callable[[Own], T], future: Future[T]) -> Own | None:
         if not future.set_running_or_notify_cancel():
+            self._rest()
             return own
         try:
             own = self._make() if own is None else own
             result = job(own)
         except BaseException as error:  # noqa: BLE001 (it belongs to whoever waits for the future)
+            self._rest()
             future.set_exception(error)
         else:
+            self._rest()
             future.set_result(result)
         return own
+
+    def _rest(self) -> None:
+        # Before the result is told: who starts his next job at once finds this thread, and its open connection.
+        with self._lock:
+            self._idle += 1

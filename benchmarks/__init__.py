@@ -1,0 +1,1 @@
+"""What rotator costs, beside a peer in the same run: ``python -m benchmarks``."""

