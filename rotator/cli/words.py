@@ -11,7 +11,7 @@ from typing import NoReturn, TypeAlias
 from rotator.core.errors import BadUsage
 
 Command = Callable[[argparse.Namespace, Mapping[str, str]], int]
-_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+_Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
 
 EPILOG = """\
 examples:

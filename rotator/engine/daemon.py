@@ -167,7 +167,9 @@ class Daemon:
             await asyncio.gather(*waits, return_exceptions=True)
             if self._changed.is_set():
                 self._changed.clear()
-                self._announce()
+                # Ready or not, the beat tells the rest: thousands of grants must not be examined for each that ends.
+                if not self._ready and (self._parts.require is not Startup.ALL or scheduler.all_decided()):
+                    self._announce()
 
     def _announce(self) -> None:
         """Tell the supervisor how things stand; READY=1 once everything required is published or decided."""

@@ -59,6 +59,7 @@ class Scheduler:
         self._crew = Crew(tools.bus, tools.clock.now, changed)
         self._courier = Courier(tools, self._crew, watcher, timing.verify_every, self.ring, self._behind)
         self._desks: dict[str, _Desk] = {}
+        self._undecided: set[str] = set()
         self._strangers = 0
         self._draining = False
         self.bell = asyncio.Event()
@@ -101,6 +102,7 @@ class Scheduler:
             enrolment.name: _Desk(enrolment, grant, look_at=now)
             for enrolment, grant in zip(enrolments, grants, strict=True)
         }
+        self._undecided = set(self._desks)
         self._strangers = max(0, len(await self._tools.store.grants()) - len(enrolments))
         self._courier.take_over(zip(enrolments, grants, strict=True))
 
@@ -241,6 +243,17 @@ class Scheduler:
         """The snapshot that everything shown is made of."""
         now = self._tools.clock.now()
         return health.Health(now, tuple(self._examine(name, now) for name in sorted(self._desks)))
+
+    def all_decided(self) -> bool:
+        """Whether every grant was decided at least once since it was enrolled, and a full look is worth while. A
+        start with many grants costs one question for each of them, and not one for each pair."""
+        now = self._tools.clock.now()
+        while self._undecided:
+            name = next(iter(self._undecided))
+            if name in self._desks and not self._examine(name, now).decided:
+                return False
+            self._undecided.discard(name)
+        return True
 
     def _examine(self, name: str, now: datetime) -> health.GrantHealth:
         desk = self._desks[name]

@@ -46,7 +46,7 @@ ErrorCode = Literal[
 class Part(BaseModel):
     """A table. Errors of pydantic would quote sibling secrets, hence ``hide_input_in_errors`` on every model."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
 
 class State(Part):

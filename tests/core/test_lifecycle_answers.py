@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import datetime, timedelta
 
 import build
@@ -126,7 +127,7 @@ def test_exchanges_stand_thirty_seconds_or_half_a_lifetime_apart(seconds: int, c
     lifetime = timedelta(seconds=seconds)
     story = Story(build.fresh(), build.FORGIVING, QUARTER_TO, chance)
     times = exchanges(story, build.granted(lifetime=lifetime), min(40 * lifetime, 4 * DAY))
-    gaps = [later - sooner for sooner, later in zip(times, times[1:], strict=False)]
+    gaps = [later - sooner for sooner, later in itertools.pairwise(times)]
     assert min(gaps) >= min(30 * SECOND, lifetime / 2)
     assert max(gaps) < lifetime, "and none comes after expiry"
 
@@ -197,7 +198,7 @@ def test_what_an_operator_must_mend_is_tried_slowly_but_not_past_the_expiry() ->
     story = due()
     times = exchanges(story, build.MISCONFIGURED, 5 * HOUR)
     before = [at for at in times if at < NOON + HOUR]
-    gaps = [later - sooner for sooner, later in zip(times, times[1:], strict=False)]
+    gaps = [later - sooner for sooner, later in itertools.pairwise(times)]
     assert len(before) > 1, "a deploy of some minutes heals while the old token is still good"
     assert min(gaps) >= MINUTE, "no identical failing request within a minute"
     assert gaps[-1] == HOUR

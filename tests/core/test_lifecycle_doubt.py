@@ -6,6 +6,7 @@ family, keep serving the current access token and recover with a budgeted passwo
 
 from __future__ import annotations
 
+import itertools
 from datetime import timedelta
 
 import build
@@ -227,7 +228,7 @@ def test_a_crash_loop_resends_ever_more_slowly() -> None:
             starts.append(story.at)
         else:
             story.wait()
-    gaps = [later - sooner for sooner, later in zip(starts, starts[1:], strict=False)]
+    gaps = [later - sooner for sooner, later in itertools.pairwise(starts)]
     assert gaps == sorted(gaps)
     assert gaps[0] >= SECOND
 

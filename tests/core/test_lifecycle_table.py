@@ -13,6 +13,7 @@ from dataclasses import replace
 import build
 import pytest
 from build import HOUR, MINUTE, NOON
+
 from rotator.core import lifecycle
 from rotator.core.events import brief
 from rotator.core.grants import Grant, Kind, Source

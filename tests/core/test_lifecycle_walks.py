@@ -152,9 +152,7 @@ class Walk(RuleBasedStateMachine):
 
     # --- what must hold -----------------------------------------------------------------------------------------
 
-    def judge_order(
-        self, step: lifecycle.Step, order: lifecycle.Exchange, before: Grant, fact: lifecycle.Due
-    ) -> None:
+    def judge_order(self, step: lifecycle.Step, order: lifecycle.Exchange, before: Grant, fact: lifecycle.Due) -> None:
         held, rules, now = step.grant, self.story.rules, self.story.now
         authorize = fact.wanted is Kind.PASSWORD
         assert held.intent is not None

@@ -1,0 +1,364 @@
+"""Recognisable secrets go in everywhere, a hostile provider throws them back in every way it can, and then everything
+that anybody but a reader of the token could see is searched for them."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs
+
+import pytest
+
+from rotator.core.errors import RotatorError
+from rotator.frontends.control import Client
+from tests.acceptance import stage as stages
+from tests.acceptance.stage import TIMING, Process, Stage, Supervisor, wait_for
+
+CANARY = "c4n4ry"
+CLIENT_SECRET = f"{CANARY}-client-secret"
+PASSWORD = f"{CANARY}-password"
+LITERAL = f"{CANARY}-literal-password"
+ROLE_ID, SECRET_ID, VAULT_TOKEN = f"{CANARY}-role-id", f"{CANARY}-secret-id", f"{CANARY}-vault-token"
+ACCESS, REFRESH = f"{CANARY}-access", f"{CANARY}-refresh"
+BASIC = base64.b64encode(f"the-client:{CLIENT_SECRET}".encode()).decode()
+# Eight letters of one are as good as all of it to whoever greps a log.
+TRACES = (CANARY, base64.b64encode(CANARY.encode()).decode()[:8], BASIC[:24])
+
+
+# --- the far end ------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Hostile:
+    """A token endpoint that grants at first and then answers with all it was sent, in ever other places."""
+
+    port: int = 0
+    way: str = "granted"
+    seen: list[str] = field(default_factory=list)
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/token"
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        sent = handler.rfile.read(int(handler.headers.get("Content-Length") or 0)).decode()
+        # All at once, as a description that quotes the request, with the header that held the client's secret.
+        told = " ".join([sent, str(handler.headers.get("Authorization")), *itertools.chain(*parse_qs(sent).values())])
+        self.seen.append(told)
+        status, headers, body = _answer(self.way, told, next(self.numbers))
+        reason = told.replace("\n", " ") if self.way == "reason" else None
+        handler.send_response(status, reason)
+        for name, value in headers.items():
+            handler.send_header(name, value)
+        handler.send_header("Content-Length", str(len(body) + (10 if self.way == "cut" else 0)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+
+JSON = {"Content-Type": "application/json"}
+REFUSALS = (
+    "invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type",
+    "invalid_scope", "server_error", "temporarily_unavailable", "slow_down",
+)  # fmt: skip
+
+
+def _answer(way: str, told: str, number: int) -> tuple[int, dict[str, str], bytes]:
+    tokens = {
+        "access_token": f"{ACCESS}-{number}",
+        "refresh_token": f"{REFRESH}-{number}",
+        "expires_in": 3600,
+        "token_type": "bearer",
+    }
+    headers, status, answered = dict(JSON), 400, json.dumps({"error": way, "error_description": told, "error_uri": told})
+    match way:
+        case "granted":
+            status, answered = 200, json.dumps(tokens)
+        case "odd scope":
+            status, answered = 200, json.dumps({**tokens, "scope": told, "expires_in": told, "surplus": told})
+        case "odd type":
+            status, answered = 200, json.dumps({**tokens, "token_type": told})
+        case "no refresh token":
+            status, answered = 200, json.dumps({**tokens, "refresh_token": None})
+        case "no access token":
+            status, answered = 200, json.dumps({**tokens, "access_token": None})
+        case "list":
+            status, answered = 200, json.dumps([told, tokens])
+        case "unknown":
+            answered = json.dumps({"error": told, "error_description": told})
+        case "nested":
+            answered = json.dumps({"error": {"message": told, "code": told}})
+        case "page":
+            status, headers, answered = 500, {"Content-Type": "text/html"}, f"<h1>{told}</h1><pre>{tokens}</pre>"
+        case "busy":
+            status, headers = 503, {**JSON, "Retry-After": told.replace("\n", " ")}
+        case "redirect":
+            status, headers, answered = 302, {"Location": f"http://127.0.0.1:1/?{told.split()[0]}"}, told
+        case "challenge":
+            status, headers = 401, {**JSON, "WWW-Authenticate": f'Basic realm="{told}"'}
+        case "not json":
+            status, answered = 200, told + json.dumps(tokens)[:-1]
+        case "cut":
+            status, answered = 200, json.dumps(tokens)
+    return status, headers, answered.encode()
+
+
+WAYS = (
+    *REFUSALS, "unknown", "nested", "page", "busy", "redirect", "challenge", "reason", "not json", "cut", "list",
+    "no access token", "odd scope", "odd type", "no refresh token",
+)  # fmt: skip
+
+
+@contextmanager
+def hostile() -> Iterator[Hostile]:
+    provider = Hostile()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            provider.answer(self)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        provider.port = server.server_address[1]
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield provider
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+# --- the near end -----------------------------------------------------------------------------------------------
+
+FORMATS = ("raw", "json", "env", "header", "template")
+# Port 9 of loopback (discard) has no listener: this Vault is away.
+VAULTS = """
+[vault.default]
+address = "http://127.0.0.1:9"
+timeout = "500ms"
+auth = {{ approle = {{ role_id = {{ file = "{0}/role_id" }}, secret_id = {{ file = "{0}/secret_id" }} }} }}
+[vault.other]
+address = "http://127.0.0.1:9"
+timeout = "500ms"
+auth = {{ token = {{ file = "{0}/vault_token" }} }}
+"""
+
+
+def furnish(stage: Stage, provider: Hostile, form: str, auth: str) -> None:
+    for name, value in (
+        ("client_secret", CLIENT_SECRET), ("password", PASSWORD), ("role_id", ROLE_ID), ("secret_id", SECRET_ID),
+        ("vault_token", VAULT_TOKEN),
+    ):  # fmt: skip
+        stage.secret(name, value)
+    grant = (
+        'provider = "hostile"\nclient_id = "the-client"\nusername = "the-user"\n'
+        f'client_secret = {{ file = "{stage.folder}/client_secret" }}\n'
+        # So that nothing but what the provider answers decides what is tried next.
+        'budget = { limit = 16, apart = "0s" }\n'
+    )
+    targets = "".join(
+        f'[grants.billing.targets.{name}]\nfile = "billing/{name}"\nformat = "{name}"\n'
+        + ('template = "value=$access_token scope=$scope type=$token_type"\n' if name == "template" else "")
+        for name in FORMATS
+    )
+    stage.write(
+        f'[log]\nlevel = "debug"\nformat = "{form}"\n{TIMING}[startup]\nrequire = "any"\n'
+        f'[providers.hostile]\ntoken_url = "{provider.url}"\nlogin_url = "{provider.url}"\nspacing = "1ms"\n'
+        f'auth = "{auth}"\nreuse = "harmless"\n{VAULTS.format(stage.folder)}'
+        f'[grants.billing]\n{grant}password = {{ file = "{stage.folder}/password" }}\n{targets}'
+        '[grants.billing.targets.vault]\nvault = "secret/billing"\n'
+        '[grants.billing.targets.other]\nvault = "other:secret/billing"\n'
+        f'[grants.literal]\n{grant}password = "{LITERAL}"\n[grants.literal.targets.app]\nfile = "literal/token"\n'
+    )
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    with stages.opened(tmp_path) as opened:
+        yield opened
+
+
+def assert_clean(what: str, text: str, *allowed: str) -> None:
+    for one in allowed:
+        text = text.replace(one, "")
+    for trace in TRACES:
+        at = text.find(trace)
+        assert at < 0, f"{what} shows a secret: {text[max(0, at - 300) : at + 100]!r}"
+
+
+def provoke(stage: Stage, provider: Hostile) -> list[str]:
+    """Every way of answering once, to an exchange by refresh token and to a login; what the orders told about it."""
+    told, client = [], Client(stage.state / "control")
+    for way in WAYS:
+        for order in ("rotate", "authorize"):
+            provider.way = way
+            try:
+                if order == "rotate":
+                    told.append(json.dumps(client.rotate("billing", force=True)))
+                else:
+                    told.append(json.dumps(client.authorize("billing", password=_secret(PASSWORD))))
+            except RotatorError as error:
+                told += [str(error), repr(error), error.what, error.mend, repr(error.args), repr(error.__cause__)]
+        provider.way = "granted"
+        try:
+            told.append(json.dumps(client.rotate("billing", force=True)))
+        except RotatorError as error:
+            told.append(str(error))
+        told.append(json.dumps(client.health()))
+    return told
+
+
+def _secret(value: str) -> object:
+    from rotator.core.tokens import Secret
+
+    return Secret(value)
+
+
+def look_around(stage: Stage, process: Process) -> None:
+    """All that a person or another process sees of a daemon and its commands, but for the token itself."""
+    for words in (
+        ("status",), ("status", "--json"), ("config", "show"), ("config", "show", "--json"), ("check",),
+        ("rotate", "--force", "billing"), ("rotate", "--json", "--force", "billing"), ("rotate", "literal"),
+        ("verify", "--json", "billing"), ("wait", "billing", "--timeout", "100ms"), ("retire", "billing"),
+    ):  # fmt: skip
+        done = stage.rotator(*words)
+        assert_clean(" ".join(words), done.stdout + done.stderr)
+    for name in ("cmdline", "environ"):
+        assert_clean(f"/proc/PID/{name}", Path(f"/proc/{process.pid}/{name}").read_bytes().decode())
+
+
+@pytest.mark.parametrize(
+    ("form", "auth"), [("text", "body"), ("json", "body"), ("logfmt", "basic"), ("auto", "body")]
+)  # fmt: skip
+def test_no_secret_shows_anywhere(form: str, auth: str, stage: Stage) -> None:
+    with hostile() as provider, stage.supervisor() as supervisor:
+        furnish(stage, provider, form, auth)
+        stage.extra["NOTIFY_SOCKET"] = str(supervisor.path)
+        environ = {}
+        if form == "auto":
+            # The journal's own stream, as systemd describes it: the log is made at this very place.
+            log = stage.folder / "log-1"
+            log.touch()
+            environ["JOURNAL_STREAM"] = f"{log.stat().st_dev}:{log.stat().st_ino}"
+        with stage.daemon(**environ) as process:
+            wait_for((stage.folder / "run/billing/raw").exists, "the first token")
+            for text in provoke(stage, provider):
+                assert_clean("an answer of the control socket", text)
+            if form == "text":
+                look_around(stage, process)
+            provider.way = "granted"
+            assert_files_hold_the_access_token_alone(stage, provider)
+            token = stage.rotator("token", "billing")
+            assert token.stdout.startswith(ACCESS)
+            assert_clean("token", token.stdout + token.stderr, token.stdout)
+            provider.way = "page"
+            assert stage.rotator("rotate", "--force", "billing").returncode != 0
+        assert_was_provoked(provider, process, supervisor)
+        assert_clean("the log", process.told)
+        for one in supervisor.told:
+            assert_clean("a message to systemd", one.text)
+        if form == "auto":
+            assert process.told.startswith("<"), "the journal's form"
+
+
+def assert_files_hold_the_access_token_alone(stage: Stage, provider: Hostile) -> None:
+    client = Client(stage.state / "control")
+    client.rotate("billing", force=True)
+    token = str(client.token("billing")["access_token"])
+    for name in FORMATS:
+        text = (stage.folder / "run/billing" / name).read_text()
+        assert token in text, name
+        assert_clean(f"the file of format {name}", text, token)
+
+
+def assert_was_provoked(provider: Hostile, process: Process, supervisor: Supervisor) -> None:
+    """The search above only proves something if all of it was there to be found."""
+    seen = "\n".join(provider.seen)
+    assert len(provider.seen) > 2 * len(WAYS)
+    for secret in (PASSWORD, LITERAL, REFRESH):
+        assert secret in seen
+    assert CLIENT_SECRET in seen or BASIC in seen
+    assert "exchange.failed" in process.told
+    assert "exchange.started" in process.told, "the log was at level debug"
+    assert "127.0.0.1" in process.told, "the Vault that is away was tried"
+    assert any("STATUS=" in one.text for one in supervisor.told)
+
+
+def test_commands_without_a_daemon_show_no_secret(stage: Stage) -> None:
+    with hostile() as provider:
+        furnish(stage, provider, "json", "body")
+        for way in ("invalid_grant", "page", "granted"):
+            provider.way = way
+            for words in (
+                ("run", "--once", "--within", "1s", "--log-level", "debug"), ("status",), ("status", "--json"),
+                ("rotate", "--force", "billing"),
+            ):  # fmt: skip
+                done = stage.rotator(*words)
+                assert_clean(" ".join(words), done.stdout + done.stderr)
+        done = stage.rotator("authorize", "literal", "--refresh-token", "-", typed=f"{REFRESH}-typed")
+        assert_clean("authorize", done.stdout + done.stderr)
+
+
+def test_a_configuration_that_is_wrong_shows_no_secret(stage: Stage) -> None:
+    """Errors of pydantic quote what stands beside a wrong key."""
+    with hostile() as provider:
+        furnish(stage, provider, "json", "body")
+    good = stage.config.read_text()
+    for old, new in (
+        ('client_id = "the-client"', "client_id = 7"),
+        (f'"{LITERAL}"', f'{{ {LITERAL} = "{LITERAL}" }}'.replace(LITERAL + " =", "fil =")),
+        (f'"{LITERAL}"', f'["{LITERAL}"]'),
+        (f'"{LITERAL}"', f'"{LITERAL}'),
+        (f'"{LITERAL}"', f'{{ vault = "{LITERAL}" }}'),
+        (f'"{LITERAL}"', f'{{ file = "{LITERAL}" }}'),
+        ('username = "the-user"', 'usrname = "the-user"'),
+    ):
+        assert old in good
+        stage.write(good.replace(old, new))
+        for words in (("run",), ("config", "show")):
+            done = stage.rotator(*words)
+            assert done.returncode == 78, (old, new, done.stderr)
+            assert_clean(f"{words[0]} with {new}", done.stdout + done.stderr)
+
+
+def test_secrets_in_the_environment_show_nowhere_else(stage: Stage) -> None:
+    with hostile() as provider:
+        stage.config.unlink()
+        environ = {
+            "ROTATOR_PROVIDERS__HOSTILE__TOKEN_URL": provider.url,
+            "ROTATOR_GRANTS__BILLING__PROVIDER": "hostile",
+            "ROTATOR_GRANTS__BILLING__CLIENT_ID": "the-client",
+            "ROTATOR_GRANTS__BILLING__CLIENT_SECRET__ENV": "THE_SECRET",
+            "THE_SECRET": CLIENT_SECRET,
+            "ROTATOR_GRANTS__BILLING__USERNAME": "the-user",
+            "ROTATOR_GRANTS__BILLING__PASSWORD": LITERAL,
+            "ROTATOR_GRANTS__BILLING__TARGETS__APP__FILE": "billing/token",
+        }
+        for words in (("run", "--once", "--log-level", "debug"), ("status", "--json"), ("config", "show"), ("check",)):
+            done = stage.rotator(*words, config=False, environ=environ)
+            assert done.returncode == 0, done.stderr
+            assert_clean(" ".join(words), done.stdout + done.stderr)
+        assert stage.token.read_text().startswith(ACCESS)
+
+
+def test_what_we_keep_is_ours_alone(stage: Stage) -> None:
+    """The store holds tokens in clear; its folder is private whatever the umask."""
+    old = os.umask(0)
+    try:
+        assert stage.rotator("run", "--once").returncode == 0
+    finally:
+        os.umask(old)
+    assert stage.state.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in stage.state.iterdir()} == {0o600}
+    assert stage.token.stat().st_mode & 0o777 == 0o600

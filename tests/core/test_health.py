@@ -1,0 +1,163 @@
+"""The verdict: one word, one reason, and whether a valid token is published, as every page and probe shows it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import build
+import pytest
+from build import DAY, HOUR, MINUTE, NOON
+
+from rotator.core import health
+from rotator.core.errors import Transient
+from rotator.core.grants import Grant, OutcomeClass
+from rotator.core.health import GrantHealth, Health, Startup, State, TargetHealth
+from rotator.core.policy import Budget
+
+DEAD = build.trouble(OutcomeClass.REFRESH_DEAD)
+HERE = TargetHealth("app", "/run/rotator/token", 1)
+AWAY = replace(HERE, generation=None)
+
+
+def seen(grant: Grant, *targets: TargetHealth, at: build.timedelta = MINUTE) -> GrantHealth:
+    return health.examine(grant, "omnifund", Budget(), targets or (HERE,), NOON + at)
+
+
+@pytest.mark.parametrize(
+    ("grant", "at", "state", "reason"),
+    [
+        (build.fresh(), MINUTE, State.FRESH, ""),
+        (build.fresh(trouble=build.trouble()), MINUTE, State.RETRYING, "not sent: no route"),
+        (build.fresh(unproven=True), MINUTE, State.RETRYING, "nobody knows whether the token is still valid"),
+        (build.fresh(doubt=build.doubt()), MINUTE, State.DOUBT, "the answer was lost"),
+        (build.fresh(), HOUR, State.EXPIRED, "expired; the exchange is on its way"),
+        (build.fresh(doubt=build.doubt(), trouble=build.trouble()), HOUR, State.EXPIRED, "no route"),
+        (build.empty(), MINUTE, State.EMPTY, "the first exchange is on its way"),
+        (build.empty(trouble=DEAD), MINUTE, State.EMPTY, "no route"),
+        (build.fresh(due_at=None), MINUTE, State.PERSON_NEEDED, "waits for a person"),
+        (build.fresh(due_at=None, trouble=DEAD), 2 * HOUR, State.PERSON_NEEDED, "no route"),
+        (build.fresh(due_at=None, latch=build.latch(), doubt=build.doubt()), 2 * HOUR, State.LATCHED,
+         "the provider refused the password, latched since 2026-03-01 12:00:00Z; change it"),
+    ],
+)  # fmt: skip
+def test_one_word_and_why(grant: Grant, at: build.timedelta, state: State, reason: str) -> None:
+    one = seen(grant, at=at)
+    assert one.state is state
+    assert reason in one.reason
+    assert bool(one.reason) is (state is not State.FRESH)
+
+
+def test_a_reason_ends_with_the_mending_step() -> None:
+    mended = replace(DEAD, mend="run `rotator authorize billing`")
+    assert seen(build.fresh(due_at=None, trouble=mended)).reason == "no route; run `rotator authorize billing`"
+
+
+@pytest.mark.parametrize(
+    ("grant", "targets", "at", "published"),
+    [
+        (build.fresh(), (HERE,), MINUTE, True),
+        (build.fresh(), (HERE, replace(HERE, name="cluster")), MINUTE, True),
+        (build.fresh(trouble=build.trouble()), (HERE,), MINUTE, True),
+        (build.fresh(due_at=None, latch=build.latch()), (HERE,), MINUTE, True),
+        (build.fresh(), (HERE, AWAY), MINUTE, False),
+        (build.fresh(), (replace(HERE, trouble="the disk is full"),), MINUTE, False),
+        (build.fresh(), (HERE,), HOUR, False),
+        (build.fresh(unproven=True), (HERE,), MINUTE, False),
+        (build.empty(), (AWAY,), MINUTE, False),
+    ],
+)
+def test_published_means_a_valid_token_in_every_target(
+    grant: Grant, targets: tuple[TargetHealth, ...], at: build.timedelta, published: bool
+) -> None:
+    assert seen(grant, *targets, at=at).published is published
+
+
+def test_a_token_kept_through_a_partial_answer_is_still_published() -> None:
+    assert seen(build.fresh(generation=2)).published, "the target holds the generation of the access token"
+
+
+def test_a_target_that_is_behind_is_the_reason() -> None:
+    assert seen(build.fresh(), AWAY).reason == "target app is not written yet"
+    assert seen(build.fresh(), replace(HERE, trouble="is full")).reason == "target app is full"
+
+
+def test_passwords_left_are_shown_where_there_is_a_password() -> None:
+    held = build.fresh(debits=(NOON, NOON - 2 * DAY))
+    assert seen(held).passwords_left == 2
+    assert health.examine(held, "omnifund", None, (), NOON).passwords_left is None
+
+
+# --- the whole --------------------------------------------------------------------------------------------------
+
+FRESH = seen(build.fresh())
+LATCHED = seen(build.empty(name="crm", due_at=None, latch=build.latch()), AWAY)
+WAITING = seen(build.empty(name="mail"), AWAY)
+
+
+def whole(*grants: GrantHealth) -> Health:
+    return Health(NOON + MINUTE, grants)
+
+
+@pytest.mark.parametrize(
+    ("grants", "require", "settled"),
+    [
+        ((), Startup.ALL, True),
+        ((FRESH, LATCHED), Startup.ALL, True),
+        ((FRESH, WAITING), Startup.ALL, False),
+        ((FRESH, WAITING), Startup.ANY, True),
+        ((WAITING, WAITING), Startup.ANY, False),
+        ((LATCHED,), Startup.ANY, True),
+        ((WAITING,), Startup.NONE, True),
+    ],
+)
+def test_ready_when_every_grant_is_published_or_decided(
+    grants: tuple[GrantHealth, ...], require: Startup, settled: bool
+) -> None:
+    assert whole(*grants).settled(require) is settled
+
+
+def test_well_is_only_what_is_published() -> None:
+    assert whole(FRESH).well
+    assert not whole(FRESH, LATCHED).well
+
+
+def test_the_line_names_what_is_wrong_and_what_comes_next() -> None:
+    assert whole().line() == "no grants are configured"
+    assert whole(FRESH).line() == "1/1 grants published; next rotation in 44m (billing)"
+    line = whole(FRESH, LATCHED).line()
+    assert line.startswith("1/2 grants published; crm: the provider refused the password")
+    assert "and 2 more" in whole(*(replace(LATCHED, name=f"crm{number}") for number in range(5))).line()
+    assert "next rotation" not in whole(LATCHED).line()
+
+
+def test_the_document_is_json_and_says_the_same() -> None:
+    said = health.document(whole(FRESH, LATCHED))
+    assert json.loads(json.dumps(said)) == said
+    assert said["schema"] == 1
+    assert said["published"] is False
+    grants = said["grants"]
+    assert isinstance(grants, dict)
+    assert grants["billing"]["state"] == "fresh"
+    assert grants["billing"]["expires_in"] == 59 * 60
+    assert grants["billing"]["lifetime"] == 3600
+    assert grants["billing"]["due_at"] == "2026-03-01T12:45:00Z"
+    assert grants["billing"]["targets"]["app"]["generation"] == 1
+    assert (grants["crm"]["expires_in"], grants["crm"]["lifetime"], grants["crm"]["due_at"]) == (None, None, None)
+    assert grants["crm"]["decided"] is True
+    assert build.CANARY not in json.dumps(said)
+    assert health.document(Health(NOON + 2 * HOUR, (FRESH,)))["grants"]["billing"]["expires_in"] == 0  # type: ignore[index]
+
+
+def test_the_token_itself_is_given_only_while_it_is_valid() -> None:
+    said = health.token(build.fresh(), NOON)
+    assert said == {
+        "grant": "billing",
+        "access_token": build.access().value.reveal(),
+        "token_type": "Bearer",
+        "expires_at": "2026-03-01T13:00:00Z",
+        "generation": 1,
+    }
+    for grant, at in ((build.empty(), NOON), (build.fresh(), NOON + HOUR), (build.fresh(unproven=True), NOON)):
+        with pytest.raises(Transient, match="billing"):
+            health.token(grant, at)
