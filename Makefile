@@ -1,8 +1,10 @@
 # Two commands need nothing but Python >= 3.11, make and the package index:
 #   make demo    the main job on an emulated provider
 #   make test    the tests; what needs a component that is absent is skipped with a reason
+# Then: make check (lint, types, contracts), make bench (figures), make soak SEEDS=500 (stories under faults).
 PYTHON ?= python3
 VENV   ?= .venv
+SEEDS  ?= 500
 BIN    := $(VENV)/bin
 
 .PHONY: demo test soak bench lint types contracts check requirements clean
@@ -17,7 +19,7 @@ test: $(VENV)/.test
 	$(BIN)/python -m coverage report --include='rotator/core/*,rotator/engine/*' --fail-under=95
 
 soak: $(VENV)/.test
-	$(BIN)/python -m pytest --soak $(PYTEST)
+	SEEDS=$(SEEDS) $(BIN)/python -m pytest tests/simulation $(PYTEST)
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks

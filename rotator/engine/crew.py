@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from rotator.core import events
 from rotator.core.errors import RotatorError
 from rotator.engine.bus import Bus
+
+T = TypeVar("T")
 
 Key = tuple[str, ...]
 
@@ -27,7 +29,9 @@ class Crew:
 
     def start(self, key: Key, work: Callable[[], Coroutine[Any, Any, Any]]) -> asyncio.Task[Any] | None:
         """Start ``work`` under ``key``; None where one of that key runs already or the crew went home."""
-        if self._closed or key in self._tasks:
+        # One that has ended but was not yet struck off the list is no longer at work: what it did not see any more
+        # must not be lost.
+        if self._closed or (key in self._tasks and not self._tasks[key].done()):
             return None
         task = asyncio.create_task(work(), name=" ".join(key))
         self._tasks[key] = task
@@ -35,13 +39,14 @@ class Crew:
         return task
 
     def _ended(self, key: Key, task: asyncio.Task[Any]) -> None:
-        del self._tasks[key]
+        if self._tasks.get(key) is task:
+            del self._tasks[key]
         if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, RotatorError):
             self._bus.tell(events.TaskFailed(at=self._now(), doing=" ".join(key), error=type(error).__name__))
         self._changed()
 
     def running(self, fits: Callable[[Key], bool] = lambda key: True) -> list[asyncio.Task[Any]]:
-        return [task for key, task in self._tasks.items() if fits(key)]
+        return [task for key, task in self._tasks.items() if fits(key) and not task.done()]
 
     async def quiet(self, fits: Callable[[Key], bool] = lambda key: True) -> None:
         """Return once no task whose key fits is running."""
@@ -54,3 +59,22 @@ class Crew:
         for task in self.running():
             task.cancel()
         await self.quiet()
+
+
+async def shielded(work: Coroutine[Any, Any, T]) -> T:
+    """Run to the end whatever happens to us; a cancellation that arrived meanwhile follows afterwards."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            if task.cancelled():
+                raise
+            cancelled = error
+        except Exception:  # noqa: BLE001 (raised again by result() below)
+            break
+    if cancelled is not None:
+        task.exception()
+        raise cancelled
+    return task.result()

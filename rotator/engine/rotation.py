@@ -7,19 +7,17 @@ answer is saved at once, and only then is anything told. Once a request may have
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
 
 from rotator.core import events, lifecycle, policy, tokens
-from rotator.core.errors import Doubtful, Misconfigured, Refused, RotatorError, Transient
+from rotator.core.errors import Doubtful, Misconfigured, Overtaken, Refused, RotatorError, Transient
 from rotator.core.grants import Grant, Kind, Outcome, OutcomeClass
 from rotator.core.ports import Clock, Credentials, Dice, Enrolment, Lease, Store, TokenRequest
 from rotator.core.tokens import Secret
 from rotator.engine.bus import Bus
-
-T = TypeVar("T")
+from rotator.engine.crew import shielded
 
 SAVE_RETRY = policy.Rules(backoff_base=timedelta(milliseconds=50), backoff_cap=timedelta(seconds=5))
 
@@ -68,13 +66,21 @@ async def rotate(
     ``saved`` hears of every grant that became durable, before the events are told. Raises Overtaken where another
     owner holds the lease or saved first, Unavailable while the store is away *before* anything was spent. Cancelling
     is safe up to the exchange; from then on the answer is saved first and the cancellation follows.
+
+    What is stored under another identity (provider, client or user changed) is started anew first: tokens of one
+    identity are never spent, published or saved under another.
     """
-    moment = tools.clock.moment()
-    lease, grant = await tools.store.lease(enrolment.name, tools.owner, moment, enrolment.rules.lease)
+    # Before the lease, so that the whole of it is left for the exchange however long this takes.
+    credentials = await _read_secrets(enrolment, tools, wish)
+    lease, grant = await tools.store.lease(enrolment.name, tools.owner, tools.clock.moment(), enrolment.rules.lease)
     try:
-        return await _under_lease(enrolment, tools, wish, lease, grant, saved or _nobody)
+        scribe = _Scribe(tools, lease, grant, saved or _nobody)
+        if grant.identity != (identity := _identity(enrolment, tools)):
+            fresh = lifecycle.reidentify(grant, tools.dice.name(), identity, tools.clock.now())
+            await scribe.keep(fresh)
+        return await _under_lease(enrolment, tools, wish, scribe, credentials)
     finally:
-        await _shielded(tools.store.release(lease))
+        await _release(lease, tools)
 
 
 async def note(
@@ -92,75 +98,70 @@ async def note(
             await scribe.keep(step)
         return scribe.grant, step
     finally:
-        await _shielded(tools.store.release(lease))
+        await _release(lease, tools)
+
+
+async def _release(lease: Lease, tools: Tools) -> None:
+    try:
+        await shielded(tools.store.release(lease))
+    except RotatorError:
+        # What was saved is saved; a lease that could not be given back runs out.
+        pass
 
 
 async def enrol(enrolment: Enrolment, tools: Tools) -> Grant:
-    """The stored grant of an enrolment, made where there is none, and started anew where provider, client or user
-    changed: stored tokens of another identity are never published or spent."""
-    identity = tokens.digest(enrolment.identity, tools.key)
-    fresh = lifecycle.enrol(enrolment.name, tools.dice.name(), identity, tools.clock.now())
+    """The grant to work with: as it is stored, made where there is none. Where provider, client or user changed it is
+    one that has nothing yet; the next rotation makes that durable, under its lease."""
+    identity = _identity(enrolment, tools)
+    now = tools.clock.now()
+    fresh = lifecycle.enrol(enrolment.name, tools.dice.name(), identity, now)
     grant = await tools.store.enrol(fresh)
     if grant.lineage == fresh.lineage:
-        tools.bus.tell(events.Enrolled(at=tools.clock.now(), grant=grant.name, lineage=grant.lineage))
-    if grant.identity == identity:
-        return grant
-    now = tools.clock.now()
-    grant, _ = await note(
-        enrolment.name, tools, lambda found: lifecycle.reidentify(found, fresh.lineage, identity, now), enrolment.rules
-    )
-    return grant
+        tools.bus.tell(events.Enrolled(at=now, grant=grant.name, lineage=grant.lineage))
+    return grant if grant.identity == identity else lifecycle.reidentify(grant, fresh.lineage, identity, now).grant
+
+
+def _identity(enrolment: Enrolment, tools: Tools) -> str:
+    return tokens.digest(enrolment.identity, tools.key)
+
+
+async def _read_secrets(enrolment: Enrolment, tools: Tools, wish: Wish) -> Credentials | RotatorError:
+    limit = enrolment.rules.deadline
+    try:
+        # Bounded: a Vault or a FIFO that keeps silent must not hold the grant for ever.
+        async with tools.clock.deadline(limit):
+            return await enrolment.credentials.resolve(password=wish.password)
+    except RotatorError as error:
+        return error
+    except TimeoutError:
+        what = f"the secrets of grants.{enrolment.name} were not read within {events.brief(limit)}"
+        return Transient(what, mend="look where they are kept")
 
 
 async def _under_lease(
-    enrolment: Enrolment, tools: Tools, wish: Wish, lease: Lease, grant: Grant, saved: Callable[[Grant], None]
+    enrolment: Enrolment, tools: Tools, wish: Wish, scribe: _Scribe, credentials: Credentials | RotatorError
 ) -> Result:
-    scribe = _Scribe(tools, lease, grant, saved)
-    unreadable: RotatorError | None = None
-    credentials: Credentials | None = None
-    try:
-        credentials = await enrolment.credentials.resolve(password=wish.password)
-    except RotatorError as error:
-        unreadable = error
+    unreadable = credentials if isinstance(credentials, RotatorError) else None
     due = lifecycle.Due(
-        credentials=credentials.digest if credentials else None,
+        credentials=None if isinstance(credentials, RotatorError) else credentials.digest,
         asked=wish.asked, forced=wish.forced, wanted=wish.wanted,
     )  # fmt: skip
-    # Another moment than that of the lease: reading a reference may have taken its time.
-    moment = tools.clock.moment()
-    if unreadable is not None and scribe.grant.latch is None and _is_due(scribe.grant, wish, moment.now):
-        return await _not_sent(scribe, due, unreadable, enrolment, tools)
-    step = lifecycle.advance(scribe.grant, due, moment, enrolment.rules, tools.dice.chance())
-    if step.grant != scribe.grant:
-        await scribe.keep(step)
-    if not isinstance(step.order, lifecycle.Exchange):
-        return Result(scribe.grant, False, why=step.order.why, until=step.order.until)
-    if credentials is None:
-        return await _conclude(scribe, _unreadable(unreadable), moment.now, None, enrolment, tools)
-    return await _spend(scribe, step.order, credentials, enrolment, tools)
-
-
-def _is_due(grant: Grant, wish: Wish, now: datetime) -> bool:
-    return wish.asked or (grant.due_at is not None and grant.due_at <= now)
-
-
-async def _not_sent(
-    scribe: _Scribe, due: lifecycle.Due, error: RotatorError, enrolment: Enrolment, tools: Tools
-) -> Result:
-    """A reference cannot be read: no intent is worth writing twice, but the failure takes the same path."""
     moment = tools.clock.moment()
     step = lifecycle.advance(scribe.grant, due, moment, enrolment.rules, tools.dice.chance())
-    if not isinstance(step.order, lifecycle.Exchange):
+    order = step.order
+    if isinstance(order, lifecycle.Rest):
         if step.grant != scribe.grant:
             await scribe.keep(step)
-        return Result(scribe.grant, False, why=step.order.why or str(error), until=step.order.until)
-    scribe.grant = step.grant
-    return await _conclude(scribe, _unreadable(error), moment.now, None, enrolment, tools)
-
-
-def _unreadable(error: RotatorError | None) -> Outcome:
-    what, mend = (error.what, error.mend) if error is not None else ("credentials are not readable", "")
-    return Outcome(cls=OutcomeClass.NOT_SENT, message=what, mend=mend)
+        why = order.why or ("" if unreadable is None else str(unreadable))
+        return Result(scribe.grant, False, why=why, until=order.until)
+    if isinstance(credentials, RotatorError):
+        # Neither is the intent worth a write nor the failure worth waiting for: nothing can be lost.
+        scribe.grant = step.grant
+        outcome = Outcome(cls=OutcomeClass.NOT_SENT, message=credentials.what, mend=credentials.mend)
+        earlier = tuple(one for one in step.events if not isinstance(one, events.ExchangeStarted))
+        return await _conclude(scribe, outcome, moment.now, None, enrolment, tools, earlier=earlier, patiently=False)
+    await scribe.keep(step)
+    return await _spend(scribe, order, credentials, enrolment, tools)
 
 
 async def _spend(
@@ -168,7 +169,7 @@ async def _spend(
 ) -> Result:
     deadline = enrolment.rules.deadline
     moment = tools.clock.moment()
-    if not _holds(scribe.lease, moment):
+    if not _outlasts(scribe.lease, moment, deadline):
         late = Outcome(cls=OutcomeClass.NOT_SENT, message="the machine stood still and the lease ran out")
         return await _conclude(scribe, late, moment.now, credentials, enrolment, tools)
     request = TokenRequest(order.kind, credentials, order.refresh)
@@ -185,23 +186,24 @@ async def _spend(
             outcome = Outcome(cls=OutcomeClass.DOUBTFUL, message="the exchange ended in a defect")
         return await _conclude(scribe, outcome, moment.now, credentials, enrolment, tools)
 
-    return await _shielded(finish())
+    return await shielded(finish())
 
 
-def _holds(lease: Lease, moment: policy.Moment) -> bool:
-    """Checked on the boot-time clock just before the first byte: wall time may have been set meanwhile."""
-    return moment.boot_id == lease.until.boot_id and moment.boottime < lease.until.boottime
+def _outlasts(lease: Lease, moment: policy.Moment, deadline: timedelta) -> bool:
+    """Whether the whole exchange fits into the lease, so that nobody starts beside it. Checked just before the first
+    byte and on the boot-time clock: wall time may have been set meanwhile."""
+    return moment.boot_id == lease.until.boot_id and moment.boottime + deadline <= lease.until.boottime
 
 
 async def _conclude(
     scribe: _Scribe, outcome: Outcome, sent_at: datetime, credentials: Credentials | None, enrolment: Enrolment,
-    tools: Tools,
+    tools: Tools, *, earlier: tuple[events.Event, ...] = (), patiently: bool = True,
 ) -> Result:  # fmt: skip
     fact = lifecycle.Concluded(
         outcome=outcome, sent_at=sent_at, credentials=credentials.digest if credentials else None
     )
     step = lifecycle.advance(scribe.grant, fact, tools.clock.moment(), enrolment.rules, tools.dice.chance())
-    await scribe.keep(step, patiently=True)
+    await scribe.keep(replace(step, events=(*earlier, *step.events)), patiently=patiently)
     return Result(
         scribe.grant, True, None if outcome.cls is OutcomeClass.GRANTED else outcome, until=step.order.until
         if isinstance(step.order, lifecycle.Rest) else None,
@@ -219,7 +221,8 @@ class _Scribe:
         self._saved = saved
 
     async def keep(self, step: lifecycle.Step, *, patiently: bool = False) -> None:
-        """Save, then tell. ``patiently``: an answer is in hand, so the save is tried without end."""
+        """Save, then tell. ``patiently``: an answer is in hand, so the save is tried without end, whatever fails;
+        only where another was first (Overtaken) is there nothing left to save it to."""
         failures = 0
         while True:
             try:
@@ -227,7 +230,14 @@ class _Scribe:
                     step.grant, expected=self._stored, lease=self.lease, now=self._tools.clock.now()
                 )
                 break
-            except Transient as error:
+            except Overtaken as error:
+                if step.grant.generation > self._stored:
+                    remark = f"an answer of the provider is thrown away: {error.what}"
+                    self._tools.bus.tell(
+                        events.AnswerOdd(at=self._tools.clock.now(), grant=step.grant.name, remark=remark)
+                    )
+                raise
+            except Exception as error:
                 if not patiently:
                     raise
                 failures += 1
@@ -236,33 +246,25 @@ class _Scribe:
         self._saved(step.grant)
         self._tools.bus.tell(*step.events)
 
-    async def _pause(self, error: Transient, failures: int) -> None:
+    async def _pause(self, error: Exception, failures: int) -> None:
         tools = self._tools
-        now = tools.clock.now()
-        # Told at 1, 2, 4, 8 … failures: the log must not fill the disk that is full already.
-        if failures & (failures - 1) == 0:
+        if is_told(failures):
             doing = f"{self.grant.name}: an answer of the provider waits in memory to be saved (try {failures})"
-            tools.bus.tell(events.StoreTroubled(at=now, reason=str(error), doing=doing))
-        await tools.clock.wait_until(now + policy.backoff(failures, SAVE_RETRY, tools.dice.chance()))
-
-
-async def _shielded(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end whatever happens to us; a cancellation that arrived meanwhile follows afterwards."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
+            # A foreign exception may quote what was to be saved.
+            reason = str(error) if isinstance(error, RotatorError) else type(error).__name__
+            tools.bus.tell(events.StoreTroubled(at=tools.clock.now(), reason=reason, doing=doing))
         try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            if task.cancelled():
-                raise
-            cancelled = error
-        except Exception:  # noqa: BLE001 (raised again by result() below)
-            break
-    if cancelled is not None:
-        task.exception()
-        raise cancelled
-    return task.result()
+            # A span, no point in time: a clock that is set back by a day must not keep the answer in memory for one.
+            async with tools.clock.deadline(policy.backoff(failures, SAVE_RETRY, tools.dice.chance())):
+                await asyncio.Event().wait()
+        except TimeoutError:
+            pass
+
+
+def is_told(failures: int) -> bool:
+    """Whether the n-th failure in a row is told: the 1st, 2nd, 4th, 8th …, so that the log does not fill the disk
+    that is full already."""
+    return failures & (failures - 1) == 0
 
 
 def _nobody(grant: Grant) -> None:

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.acceptance.reader import Seen
-from tests.acceptance.stage import Process
+from tests.acceptance.stage import Process, wait_for
 from tests.peers.django_oauth import DjangoOAuth
-from tests.peers.openbao import OpenBao, _wait
+from tests.peers.openbao import OpenBao
 
 PATIENCE = 30.0
 ROOT = Path(__file__).parents[2]
@@ -71,7 +71,7 @@ class House:
     def use_vault(self, bao: OpenBao) -> None:
         """Publish to `ENTRY` of this server too, under an AppRole with exactly `PUBLISHER_POLICY`."""
         bao.do("POST", "sys/mounts/kv", {"type": "kv", "options": {"version": "2"}})
-        _wait(lambda: bao.ask("GET", "kv/data/none")[0] == 404, "the mount kv")
+        wait_for(lambda: bao.ask("GET", "kv/data/none")[0] == 404, "the mount kv")
         role_id, secret_id = bao.app_role("publisher", PUBLISHER_POLICY)
         approle = ", ".join(
             f'{name} = {{ file = "{self.secret(name, value)}" }}'

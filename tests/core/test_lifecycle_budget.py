@@ -254,3 +254,21 @@ def test_a_named_refresh_is_no_persons_try_and_its_failure_is_kept() -> None:
     story = Story(build.fresh(), build.STRICT, MINUTE)
     story.exchange(build.DOUBTFUL, asked=True, wanted=Kind.REFRESH)
     assert story.grant.doubt is not None
+
+
+def test_a_spent_budget_does_not_hide_the_trouble_that_led_to_it() -> None:
+    debits = (NOON - 3 * HOUR, NOON - 2 * HOUR, NOON - HOUR)
+    held = build.fresh(refresh=None, due_at=NOON, debits=debits, trouble=build.trouble(OutcomeClass.BUSY))
+    story = Story(held, build.FORGIVING)
+    story.look()
+    assert story.grant.trouble == held.trouble
+    assert names(story.told) == ["grant.budget_spent"]
+
+
+def test_a_debit_that_the_clock_moved_is_not_given_back() -> None:
+    story = Story(DEAD_CHAIN, build.FORGIVING)
+    ordered(story.look())
+    story.stepped = -HOUR
+    story.happen(lifecycle.ClockFellBack())
+    story.end(build.NOT_SENT)
+    assert story.grant.debits == (NOON - HOUR,)
