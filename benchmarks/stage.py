@@ -42,7 +42,9 @@ class Appearance:
         self._inotify.add_watch(self._path.parent, ARRIVED)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._inotify.close()
 
     def wait(self, process: subprocess.Popen[bytes]) -> int:

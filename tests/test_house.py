@@ -41,7 +41,6 @@ KEEPERS = {
     "pydantic_settings": ("settings/",),
     "sqlite3": ("drivers/sqlite/",),
     "sdnotify": ("frontends/systemd.py",),
-    "structlog": ("frontends/telemetry/",),
     "asyncinotify": ("drivers/watch.py",),
     "h11": ("drivers/http/", "frontends/control/server.py"),
     "starlette": ("lab/",),
@@ -191,7 +190,7 @@ def test_a_command_loads_only_what_it_needs(word: str, tmp_path: Path) -> None:
     program = (
         "import sys; from rotator import cli; "
         f"cli.main({[word] if word == 'version' else [word, '--config', str(tmp_path / 'rotator.toml')]!r}); "
-        f"print([name for name in {('httpx', 'hvac', 'apscheduler', 'structlog', 'rich', 'uvicorn')!r} "
+        f"print([name for name in {('httpx', 'hvac', 'apscheduler', 'rich', 'uvicorn')!r} "
         "if name in sys.modules], file=sys.stderr)"
     )
     (tmp_path / "rotator.toml").write_text("")

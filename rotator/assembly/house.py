@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rotator
 from rotator.assembly import plan as plans
@@ -21,7 +22,9 @@ from rotator.engine.bus import Bus
 from rotator.engine.daemon import Daemon, Parts
 from rotator.engine.scheduler import Timing
 from rotator.frontends import systemd, telemetry
-from rotator.frontends.control import Client
+
+if TYPE_CHECKING:
+    from rotator.frontends.control import Client
 
 CONTROL = "control"
 
@@ -102,6 +105,9 @@ def control_path(plan: Plan) -> Path:
 
 def client(plan: Plan) -> Client:
     """The way to the daemon that holds this configuration's state."""
+    # The daemon itself needs no client before it publishes; 3 ms.
+    from rotator.frontends.control import Client
+
     return Client(control_path(plan))
 
 

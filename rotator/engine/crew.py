@@ -27,7 +27,7 @@ class Crew:
         self._tasks: dict[Key, asyncio.Task[Any]] = {}
         self._closed = False
 
-    def start(self, key: Key, work: Callable[[], Coroutine[Any, Any, Any]]) -> asyncio.Task[Any] | None:
+    def start(self, key: Key, work: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T] | None:
         """Start ``work`` under ``key``; None where one of that key runs already or the crew went home."""
         # One that has ended but was not yet struck off the list is no longer at work: what it did not see any more
         # must not be lost.

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from rotator.core import events, health, lifecycle
-from rotator.core.errors import BadUsage, Misconfigured, Overtaken, RotatorError, Transient
+from rotator.core.errors import BadUsage, RotatorError, Transient, Unavailable
 from rotator.core.grants import Kind
 from rotator.core.health import Startup
 from rotator.core.ports import Clock, Dice, Face, Roster, Store, Supervisor, Watcher
 from rotator.core.tokens import Secret
 from rotator.engine import rotation
 from rotator.engine.bus import Bus
-from rotator.engine.rotation import Result, Tools, Wish
+from rotator.engine.crew import shielded
+from rotator.engine.rotation import Tools, Wish
 from rotator.engine.scheduler import Scheduler, Timing
 
 FIRST_PASS = timedelta(seconds=1)
@@ -72,32 +73,39 @@ class Daemon:
 
     async def serve(self, faces: Sequence[Face] = ()) -> None:
         """Run until `stop`. Raises what keeps it from starting: Overtaken, StateDamaged, Misconfigured."""
-        parts = self._parts
-        async with self.session() as scheduler:
+        async with AsyncExitStack() as stack:
+            scheduler = await stack.enter_async_context(self.session())
+            # Faces are closed after the drain, so that they can be asked during it.
+            opened = await stack.enter_async_context(AsyncExitStack())
             try:
                 await self._first_pass(scheduler)
                 for face in faces:
+                    opened.push_async_callback(face.close)
                     await face.start()
                 self._set_beats(scheduler)
                 await self._work(scheduler)
-                await self._drain(scheduler)
             finally:
-                parts.supervisor.stopping("stopping")
-                for face in faces:
-                    await face.close()
+                # Also where something above failed: what is in flight is saved, and the supervisor asked for the time.
+                await self._drain(scheduler)
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Scheduler]:
         """The open engine: store, scheduler, bus; nothing is due by itself until somebody sweeps."""
         parts = self._parts
-        await parts.store.open()
-        scheduler: Scheduler | None = None
-        try:
+        async with AsyncExitStack() as stack:
+            stack.callback(parts.bus.flush)
+            stack.push_async_callback(parts.store.close)
+            stack.callback(parts.clock.stop)
+            await parts.store.open()
             tools = Tools(
                 clock=parts.clock, dice=parts.dice, store=parts.store, bus=parts.bus,
                 owner=parts.dice.name(), key=await parts.store.key(),
             )  # fmt: skip
             scheduler = Scheduler(parts.roster, tools, parts.timing, parts.watcher, self._on_change)
+            stack.push_async_callback(scheduler.close)
+            # A cancelled command (Ctrl-C) waits for the save all the same.
+            stack.push_async_callback(lambda: shielded(scheduler.drain()))
+            stack.callback(self._forget)
             self._scheduler = scheduler
             await scheduler.begin()
             now = parts.clock.now()
@@ -106,31 +114,27 @@ class Daemon:
                 *(events.Warned(at=now, text=text) for text in parts.warnings),
             )
             yield scheduler
-        finally:
-            self._scheduler = None
-            if scheduler is not None:
-                await scheduler.drain()
-                await scheduler.close()
-            parts.clock.stop()
-            await parts.store.close()
-            parts.bus.flush()
+
+    def _forget(self) -> None:
+        self._scheduler = None
 
     async def _first_pass(self, scheduler: Scheduler) -> None:
         """Publish what is stored and start what is due before anything else is imported or opened."""
-        await scheduler.sweep(alarm=False)
-        try:
-            async with self._parts.clock.deadline(FIRST_PASS):
-                await scheduler.quiet()
-        except TimeoutError:
-            pass
-        self._announce()
+        if not self._stop.is_set():
+            await self._turn(scheduler, alarm=False)
+            await self._quiet(scheduler, FIRST_PASS)
         self._parts.bus.open()
 
     def _set_beats(self, scheduler: Scheduler) -> None:
-        parts = self._parts
-        parts.clock.beat("sweep", parts.timing.sweep_every, scheduler.ring)
-        if parts.supervisor.watchdog is not None:
-            parts.clock.beat("watchdog", parts.supervisor.watchdog / 2, scheduler.ring)
+        self._parts.clock.beat("sweep", self._parts.timing.sweep_every, scheduler.ring)
+        if self._parts.supervisor.watchdog is not None:
+            self._parts.clock.beat("watchdog", self._beat, scheduler.ring)
+
+    @property
+    def _beat(self) -> timedelta:
+        """How often something rings while nothing happens: half of the watchdog's patience at most."""
+        every, watchdog = self._parts.timing.sweep_every, self._parts.supervisor.watchdog
+        return every if watchdog is None else min(every, watchdog / 2)
 
     async def _work(self, scheduler: Scheduler) -> None:
         while not self._stop.is_set():
@@ -142,34 +146,40 @@ class Daemon:
                 continue
             await self._wait_rung(scheduler)
 
-    async def _turn(self, scheduler: Scheduler) -> None:
+    async def _turn(self, scheduler: Scheduler, *, alarm: bool = True) -> None:
         """One sweep within its deadline; only that feeds the watchdog, whatever the sweep's result."""
         parts = self._parts
         scheduler.bell.clear()
-        self._changed.clear()
         try:
             async with parts.clock.deadline(parts.timing.sweep_every):
-                await scheduler.sweep()
+                await scheduler.sweep(alarm=alarm)
         except TimeoutError:
             now = parts.clock.now()
             reason = f"no answer within {events.brief(parts.timing.sweep_every)}"
             parts.bus.tell(events.StoreTroubled(at=now, reason=reason, doing="the sweep could not ask the store"))
-            return
-        parts.supervisor.alive()
+        except Exception as error:  # noqa: BLE001 (exchanges in flight and published tokens outlive a defect here)
+            self._tell_defect("sweeping", error)
+        else:
+            parts.supervisor.alive()
+
+    def _tell_defect(self, doing: str, error: Exception) -> None:
+        now = self._parts.clock.now()
+        self._parts.bus.tell(events.TaskFailed(at=now, doing=doing, error=type(error).__name__))
 
     async def _wait_rung(self, scheduler: Scheduler) -> None:
         """Until the alarm, a beat or a kick rings; what merely changed is announced without a sweep."""
-        while not scheduler.bell.is_set() and not self._stop.is_set() and not self._reload_asked:
-            waits = [asyncio.create_task(self._changed.wait()), asyncio.create_task(scheduler.bell.wait())]
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            for task in waits:
-                task.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
-            if self._changed.is_set():
-                self._changed.clear()
-                # Ready or not, the beat tells the rest: thousands of grants must not be examined for each that ends.
-                if not self._ready and (self._parts.require is not Startup.ALL or scheduler.all_decided()):
-                    self._announce()
+        try:
+            async with self._parts.clock.deadline(self._beat * 1.5):
+                while not (scheduler.bell.is_set() or self._stop.is_set() or self._reload_asked):
+                    await self._changed.wait()
+                    self._changed.clear()
+                    # Ready or not, the beat tells the rest: thousands of grants must not be examined for each that
+                    # ends.
+                    if not self._ready and (self._parts.require is not Startup.ALL or scheduler.all_decided()):
+                        self._announce()
+        except TimeoutError:
+            # The bell rings by wall time, and one that is set back stops its beats for as long: set them anew.
+            self._set_beats(scheduler)
 
     def _announce(self) -> None:
         """Tell the supervisor how things stand; READY=1 once everything required is published or decided."""
@@ -202,20 +212,26 @@ class Daemon:
             parts.supervisor.extend(EXTENSION)
             parts.supervisor.alive()
 
-        if scheduler.in_flight:
-            hold_on()
-            parts.clock.beat("drain", EXTENSION / 6, hold_on)
-        await scheduler.drain()
-        quiet = asyncio.create_task(scheduler.quiet())
-        again = asyncio.create_task(self._stop.wait())
+        hold_on()
+        # Rings until the clock is stopped, which is after everything was closed.
+        parts.clock.beat("drain", min(EXTENSION / 6, self._beat), hold_on)
+        await shielded(scheduler.drain())
+        await self._quiet(scheduler, FAREWELL)
+
+    async def _quiet(self, scheduler: Scheduler, limit: timedelta, name: str | None = None) -> None:
+        """Wait until nothing of one grant or of all is in flight, for ``limit`` at most and until somebody asks to
+        stop."""
+        quiet = asyncio.create_task(scheduler.quiet(name))
+        stop = asyncio.create_task(self._stop.wait())
         try:
-            async with parts.clock.deadline(FAREWELL):
-                await asyncio.wait([quiet, again], return_when=asyncio.FIRST_COMPLETED)
+            async with self._parts.clock.deadline(limit):
+                await asyncio.wait([quiet, stop], return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError:
             pass
-        for task in (quiet, again):
-            task.cancel()
-        await asyncio.gather(quiet, again, return_exceptions=True)
+        finally:
+            for task in (quiet, stop):
+                task.cancel()
+            await asyncio.gather(quiet, stop, return_exceptions=True)
 
     # --- one pass ----------------------------------------------------------------------------------------------
 
@@ -228,14 +244,15 @@ class Daemon:
                 async with parts.clock.deadline(within):
                     while not self._stop.is_set():
                         await self._turn(scheduler)
-                        await scheduler.quiet()
-                        snapshot = scheduler.examine()
-                        if snapshot.settled(Startup.ALL):
+                        await self._quiet(scheduler, within)
+                        if scheduler.examine().settled(Startup.ALL):
                             break
                         await self._wait_rung(scheduler)
             except TimeoutError:
                 pass
-            await scheduler.drain()
+            finally:
+                # What the last exchange brought is saved and still delivered: no later pass does it.
+                await self._drain(scheduler)
             return scheduler.examine()
 
     # --- orders ------------------------------------------------------------------------------------------------
@@ -251,19 +268,19 @@ class Daemon:
     async def authorize(self, grant: str, password: Secret | None, refresh: Secret | None) -> dict[str, object]:
         """A person's login, or a refresh token from elsewhere. Neither is kept but the token set it brings."""
         if refresh is not None:
-            await self._open().adopt(grant, lifecycle.Adopted(refresh=refresh))
-            return await self._ask(grant, Wish(asked=True, forced=True))
+            return await self._ask(grant, Wish(asked=True, forced=True), lifecycle.Adopted(refresh=refresh))
         if password is None:
             raise BadUsage("authorize needs a password or a refresh token")
         return await self._ask(grant, Wish(asked=True, forced=True, wanted=Kind.PASSWORD, password=password))
 
-    async def _ask(self, name: str, wish: Wish) -> dict[str, object]:
+    async def _ask(self, name: str, wish: Wish, adopted: lifecycle.Adopted | None = None) -> dict[str, object]:
         scheduler = self._open()
-        result: Result = await scheduler.ask(name, wish)
+        result = await scheduler.ask(name, wish, adopted)
         error = rotation.as_error(result)
         if error is not None:
             raise error
-        await scheduler.quiet(name)
+        # A target that keeps silent is shown as it is.
+        await self._quiet(scheduler, FAREWELL, name)
         document = health.document(scheduler.examine())
         shown = document["grants"]
         assert isinstance(shown, dict)  # noqa: S101 (health.document makes it)
@@ -292,22 +309,38 @@ class Daemon:
         if parts.reread is None:
             raise BadUsage("this run has no configuration to reload")
         async with self._reloading:
-            parts.supervisor.reloading()
+            if self._ready:
+                parts.supervisor.reloading()
+            status = ""
             try:
-                told = await scheduler.reload(await parts.reread())
+                async with parts.clock.deadline(parts.timing.sweep_every):
+                    told = await scheduler.reload(await parts.reread())
+                parts.bus.tell(told)
+            except TimeoutError:
+                error = Unavailable(f"the store did not answer within {events.brief(parts.timing.sweep_every)}")
+                status = self._reject(error)
+                raise error from None
             except RotatorError as error:
-                parts.bus.tell(events.ReloadRejected(at=parts.clock.now(), reason=str(error)))
-                parts.supervisor.ready(f"configuration not reloaded: {error.what}")
+                status = self._reject(error)
                 raise
-            parts.bus.tell(told)
-            parts.supervisor.ready(scheduler.examine().line())
+            except Exception as error:
+                self._tell_defect("reloading", error)
+                status = "configuration not reloaded: a defect"
+                raise
+            finally:
+                # Before the first READY=1 there is none to repeat: a reload does not make anything ready.
+                if self._ready:
+                    parts.supervisor.ready(status or scheduler.examine().line())
         return {"added": told.added, "changed": told.changed, "removed": told.removed}
+
+    def _reject(self, error: RotatorError) -> str:
+        self._parts.bus.tell(events.ReloadRejected(at=self._parts.clock.now(), reason=str(error)))
+        return f"configuration not reloaded: {error.what}"
 
     async def _reload_safely(self) -> None:
         try:
             await self.reload()
-        except (Misconfigured, Transient, Overtaken):
-            # Told by reload itself; the old configuration is kept.
+        except Exception:  # noqa: BLE001, S110 (told by reload itself; the old configuration is kept)
             pass
 
     def _open(self) -> Scheduler:

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from rotator.core import events, health, policy
-from rotator.core.errors import RotatorError, Transient
+from rotator.core.errors import Misconfigured, RotatorError, Transient
 from rotator.core.grants import Grant
 from rotator.core.ports import Delivery, Enrolment, Publisher, Roster, Watcher
 from rotator.core.publication import Found, Publication, Settled
@@ -25,15 +25,22 @@ RETRY = policy.Rules(backoff_base=timedelta(seconds=1), backoff_cap=timedelta(se
 class Post:
     """What we know of one target: ``generation`` is what stands there (None: not known to be ours), ``look_at``
     when to settle it next, ``trouble`` why it is not right. ``ahead`` is set where it holds a newer generation than
-    our store."""
+    our store. ``repairs`` counts how often in a row it was found changed by somebody else."""
 
     look_at: datetime
     generation: int | None = None
     lineage: str = ""
     trouble: str = ""
     failures: int = 0
+    repairs: int = 0
     ahead: Settled | None = None
     recorded: bool = False
+
+    @property
+    def rests(self) -> bool:
+        """Whether it has a retry of its own, so that a touch is no reason to hurry: its folder may be what is being
+        mended, and with somebody who changes it whenever we do it would be an endless race."""
+        return self.failures > 0 or self.repairs > 0
 
     def holds(self, grant: Grant) -> bool:
         access = grant.access
@@ -71,7 +78,9 @@ class Courier:
         self._ring = ring
         self._behind = behind
         self._rounds: dict[str, _Round] = {}
+        self._places: frozenset[str] = frozenset()
         self._orphans_at: datetime | None = None
+        self._stuck: dict[tuple[str, str], str] = {}
 
     def take_over(self, work: Iterable[tuple[Enrolment, Grant]]) -> None:
         """Serve these enrolments from now on; what is known of unchanged ones is kept."""
@@ -84,6 +93,7 @@ class Courier:
             posts = {target: kept.get(target, Post(now)) for target in enrolment.targets}
             rounds[enrolment.name] = _Round(enrolment, grant, posts)
         self._rounds = rounds
+        self._places = frozenset(place.location for one in rounds.values() for place in one.enrolment.targets.values())
         self._orphans_at = None
         self._watch()
 
@@ -97,8 +107,7 @@ class Courier:
 
     def _touched(self, name: str, target: str) -> None:
         one = self._rounds.get(name)
-        # A target that fails has its own retry; its folder may be what is being mended.
-        if one is not None and target in one.posts and not one.posts[target].failures:
+        if one is not None and target in one.posts and not one.posts[target].rests:
             self._start(name, target)
 
     def saved(self, grant: Grant) -> None:
@@ -111,16 +120,27 @@ class Courier:
             if not post.holds(grant):
                 self._start(grant.name, target)
 
-    def sweep(self, now: datetime) -> None:
+    def look_again(self) -> None:
+        """Wall time was set: no time that was planned by it holds any more."""
+        now = self._tools.clock.now()
+        for one in self._rounds.values():
+            one.posts = {target: replace(post, look_at=now) for target, post in one.posts.items()}
+        self._orphans_at = None
+
+    def sweep(self, roster: Roster) -> None:
+        """Look at every target whose time has come, and at what ``roster`` configures no more."""
+        now = self._tools.clock.now()
+        if self._orphans_at is None or self._orphans_at <= now:
+            self._crew.start(("orphans",), partial(self._clear_orphans, roster))
         for name, one in self._rounds.items():
             for target, post in one.posts.items():
                 if post.look_at <= now:
                     self._start(name, target)
 
     def retries(self, now: datetime) -> list[datetime]:
-        """When failed targets are tried again. Mere looking is left to the beat of the sweep."""
+        """When targets that rest are tried again. Mere looking is left to the beat of the sweep."""
         posts = (post for one in self._rounds.values() for post in one.posts.values())
-        return [post.look_at for post in posts if post.failures and post.look_at > now]
+        return [post.look_at for post in posts if post.rests and post.look_at > now]
 
     def health(self, name: str) -> list[health.TargetHealth]:
         one = self._rounds[name]
@@ -144,49 +164,64 @@ class Courier:
             post = await deliver(grant, target, publisher, one.posts[target], self._tools, self._verify_every)
             now = self._rounds.get(name)
             if now is None or now.enrolment.targets.get(target) is not publisher:
-                return
+                # A reload came between: once more, with the publisher that counts now.
+                continue
             now.posts[target] = replace(post, ahead=None)
+            if now.grant.access is not grant.access:
+                continue
             if post.ahead is not None:
                 await self._behind(name, target, post.ahead)
-                return
-            if post.failures:
+            elif post.rests:
                 self._ring()
-                return
-            if now.grant.access is grant.access:
-                return
+            return
 
     # --- what is no longer configured --------------------------------------------------------------------------
 
-    async def sweep_orphans(self, roster: Roster, now: datetime) -> None:
+    async def _clear_orphans(self, roster: Roster) -> None:
         """Targets that nobody configures any more: served until the token expires, then deleted.
 
-        Raises what the store raises."""
-        if self._orphans_at is not None and self._orphans_at > now:
-            return
-        next_at = now + self._verify_every
-        wanted = {place.location for one in self._rounds.values() for place in one.enrolment.targets.values()}
+        A task of its own: a Vault that keeps silent must not hold up the sweep."""
+        now = self._tools.clock.now()
+        self._orphans_at = next_at = now + self._verify_every
         for orphan in await self._tools.store.deliveries():
-            if orphan.location in wanted:
+            # Looked up for each: a reload may have come while the one before was removed.
+            if orphan.location in self._places:
                 continue
             if orphan.expires_at <= now:
-                await self.remove(orphan, roster)
+                await self._remove(orphan, roster)
             else:
                 next_at = min(next_at, orphan.expires_at)
         self._orphans_at = next_at
 
-    async def remove(self, orphan: Delivery, roster: Roster) -> None:
-        """Delete one delivered token, if it still stands there, and forget it; tried again later where it fails."""
-        publisher = roster.publisher_at(orphan.location)
-        if publisher is None:
-            return
+    async def clear_away(self, grant: str, roster: Roster) -> None:
+        """Delete what was published for a grant that is retired, at once. Raises what the store raises."""
+        for orphan in await self._tools.store.deliveries(grant):
+            if orphan.location in self._places:
+                # Another grant publishes there now.
+                await self._tools.store.forget(orphan.grant, orphan.location)
+            else:
+                await self._remove(orphan, roster)
+
+    async def _remove(self, orphan: Delivery, roster: Roster) -> None:
+        """Delete one delivered token, if it still stands there, and forget it. Where that fails it is told once for
+        each reason, and tried again at the next round."""
+        tools, key = self._tools, (orphan.grant, orphan.location)
         try:
+            publisher = roster.publisher_at(orphan.location)
+            if publisher is None:
+                raise Misconfigured("nothing in the configuration leads there any more", mend="delete it by hand")
             gone = await publisher.remove(orphan.mark)
-            await self._tools.store.forget(orphan.grant, orphan.location)
-        except RotatorError:
+            await tools.store.forget(orphan.grant, orphan.location)
+        except Exception as error:  # noqa: BLE001 (a publisher's defect must not keep the other orphans)
+            reason = _reason(error)
+            if self._stuck.get(key) != reason:
+                text = f"{orphan.grant}: {orphan.location} is no longer configured but not deleted: {reason}"
+                tools.bus.tell(events.Warned(at=tools.clock.now(), text=text))
+            self._stuck[key] = reason
             return
+        self._stuck.pop(key, None)
         if gone:
-            now = self._tools.clock.now()
-            self._tools.bus.tell(events.TargetRemoved(at=now, grant=orphan.grant, target=orphan.target))
+            tools.bus.tell(events.TargetRemoved(at=tools.clock.now(), grant=orphan.grant, target=orphan.target))
 
 
 async def deliver(
@@ -200,36 +235,45 @@ async def deliver(
         return replace(post, look_at=now + verify_every)
     try:
         settled = await publisher.settle(Publication(grant.name, grant.lineage, access), now)
-    except RotatorError as error:
+    except Exception as error:  # noqa: BLE001 (a publisher's defect is told and retried like a failure)
         return _failed(grant, target, post, error, tools)
     now = tools.clock.now()
     if settled.found is Found.AHEAD:
         return replace(post, ahead=settled, trouble="holds a newer generation", look_at=now + verify_every)
+    repairs = 0
     if settled.found is not Found.CURRENT:
-        kind = events.Repaired if post.holds(grant) else events.Delivered
+        repairs = post.repairs + 1 if post.holds(grant) else 0
+        kind = events.Repaired if repairs else events.Delivered
         tools.bus.tell(
             kind(at=now, grant=grant.name, target=target, generation=access.generation, found=settled.found.value)
         )
     recorded = post.recorded and post.holds(grant) and settled.found is Found.CURRENT
     return Post(
-        now + verify_every,
+        now + (policy.backoff(repairs, RETRY, tools.dice.chance()) if repairs else verify_every),
         access.generation,
         grant.lineage,
+        repairs=repairs,
         recorded=recorded or await _record(grant, target, publisher, settled, tools),
     )
 
 
-def _failed(grant: Grant, target: str, post: Post, error: RotatorError, tools: Tools) -> Post:
+def _failed(grant: Grant, target: str, post: Post, error: Exception, tools: Tools) -> Post:
     now = tools.clock.now()
     failures = post.failures + 1
     retry_at = now + policy.backoff(failures, RETRY, tools.dice.chance())
     if not isinstance(error, Transient):
         # A person must act: no hurry, but it heals without a command once he did.
         retry_at = max(retry_at, now + RETRY.backoff_cap)
-    if str(error) != post.trouble:
-        told = events.DeliveryFailed(at=now, grant=grant.name, target=target, reason=str(error), retry_at=retry_at)
+    reason = _reason(error)
+    if reason != post.trouble:
+        told = events.DeliveryFailed(at=now, grant=grant.name, target=target, reason=reason, retry_at=retry_at)
         tools.bus.tell(told)
-    return replace(post, trouble=str(error), failures=failures, look_at=retry_at)
+    return replace(post, trouble=reason, failures=failures, look_at=retry_at)
+
+
+def _reason(error: Exception) -> str:
+    # The text of a foreign exception may hold anything, the token included.
+    return str(error) if isinstance(error, RotatorError) else f"a defect, {type(error).__name__}; please report it"
 
 
 async def _record(grant: Grant, target: str, publisher: Publisher, settled: Settled, tools: Tools) -> bool:

@@ -7,7 +7,8 @@ answer is saved at once, and only then is anything told. Once a request may have
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -58,55 +59,47 @@ class Result:
     until: datetime | None = None
 
 
-async def rotate(
-    enrolment: Enrolment, tools: Tools, wish: Wish = Wish(), *, saved: Callable[[Grant], None] | None = None
-) -> Result:
+async def rotate(enrolment: Enrolment, tools: Tools, wish: Wish = Wish(), *, saved: Callable[[Grant], None]) -> Result:
     """Do what is due for one grant, at most one exchange.
 
     ``saved`` hears of every grant that became durable, before the events are told. Raises Overtaken where another
     owner holds the lease or saved first, Unavailable while the store is away *before* anything was spent. Cancelling
     is safe up to the exchange; from then on the answer is saved first and the cancellation follows.
-
-    What is stored under another identity (provider, client or user changed) is started anew first: tokens of one
-    identity are never spent, published or saved under another.
     """
     # Before the lease, so that the whole of it is left for the exchange however long this takes.
     credentials = await _read_secrets(enrolment, tools, wish)
-    lease, grant = await tools.store.lease(enrolment.name, tools.owner, tools.clock.moment(), enrolment.rules.lease)
-    try:
-        scribe = _Scribe(tools, lease, grant, saved or _nobody)
-        if grant.identity != (identity := _identity(enrolment, tools)):
-            fresh = lifecycle.reidentify(grant, tools.dice.name(), identity, tools.clock.now())
-            await scribe.keep(fresh)
+    async with _leased(enrolment, tools, saved) as scribe:
         return await _under_lease(enrolment, tools, wish, scribe, credentials)
-    finally:
-        await _release(lease, tools)
 
 
-async def note(
-    name: str, tools: Tools, judge: Callable[[Grant], lifecycle.Step], rules: policy.Rules
-) -> tuple[Grant, lifecycle.Step]:
+async def note(enrolment: Enrolment, tools: Tools, fact: lifecycle.Fact, *, saved: Callable[[Grant], None]) -> None:
     """Bring one fact that is no exchange into the stored grant: lease, look again, judge, save, tell.
 
     Raises as `rotate` does.
     """
-    lease, grant = await tools.store.lease(name, tools.owner, tools.clock.moment(), rules.lease)
-    try:
-        scribe = _Scribe(tools, lease, grant, _nobody)
-        step = judge(grant)
-        if step.grant != grant:
+    async with _leased(enrolment, tools, saved) as scribe:
+        moment = tools.clock.moment()
+        step = lifecycle.advance(scribe.grant, fact, moment, enrolment.rules, tools.dice.chance())
+        if step.grant != scribe.grant:
             await scribe.keep(step)
-        return scribe.grant, step
-    finally:
-        await _release(lease, tools)
 
 
-async def _release(lease: Lease, tools: Tools) -> None:
+@asynccontextmanager
+async def _leased(enrolment: Enrolment, tools: Tools, saved: Callable[[Grant], None]) -> AsyncIterator[_Scribe]:
+    """Lease, and look again. What is stored under another identity (provider, client or user changed) is started anew
+    first: tokens of one identity are never spent, published or saved under another."""
+    lease, grant = await tools.store.lease(enrolment.name, tools.owner, tools.clock.moment(), enrolment.rules.lease)
     try:
-        await shielded(tools.store.release(lease))
-    except RotatorError:
-        # What was saved is saved; a lease that could not be given back runs out.
-        pass
+        scribe = _Scribe(tools, lease, grant, saved)
+        if grant.identity != (identity := _identity(enrolment, tools)):
+            await scribe.keep(lifecycle.reidentify(grant, tools.dice.name(), identity, tools.clock.now()))
+        yield scribe
+    finally:
+        try:
+            await shielded(tools.store.release(lease))
+        except RotatorError:
+            # What was saved is saved; a lease that could not be given back runs out.
+            pass
 
 
 async def enrol(enrolment: Enrolment, tools: Tools) -> Grant:
@@ -265,10 +258,6 @@ def is_told(failures: int) -> bool:
     """Whether the n-th failure in a row is told: the 1st, 2nd, 4th, 8th …, so that the log does not fill the disk
     that is full already."""
     return failures & (failures - 1) == 0
-
-
-def _nobody(grant: Grant) -> None:
-    pass
 
 
 def as_error(result: Result) -> RotatorError | None:

@@ -63,7 +63,10 @@ def run(story: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 class VirtualClock:
-    """The port `ports.Clock` on the running loop's time. ``step`` sets wall time, ``reboot`` starts another boot."""
+    """The port `ports.Clock` on the running loop's time. ``step`` sets wall time, ``reboot`` starts another boot.
+
+    Alarms and beats ring by wall time, as APScheduler's do: after a step back they keep silent for as long.
+    """
 
     def __init__(self, start: datetime = GENESIS) -> None:
         self._loop = asyncio.get_running_loop()
@@ -71,8 +74,8 @@ class VirtualClock:
         self._start = start
         self._boot = 1
         self._booted = self._began
-        self._alarm: asyncio.TimerHandle | None = None
-        self._beats: dict[str, asyncio.TimerHandle] = {}
+        self._alarm: _Bell | None = None
+        self._beats: dict[str, _Bell] = {}
 
     def step(self, span: timedelta) -> None:
         self._start += span
@@ -90,40 +93,65 @@ class VirtualClock:
     def alarm(self, at: datetime | None, ring: Callable[[], None]) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
-        self._alarm = None if at is None else self._loop.call_later(self._delay(at), ring)
+        self._alarm = None if at is None else _Bell(self, at, ring)
 
     def beat(self, name: str, every: timedelta, ring: Callable[[], None]) -> None:
         def again() -> None:
-            self._beats[name] = self._loop.call_later(every.total_seconds(), again)
+            self._beats[name] = _Bell(self, self.now() + every, again)
             ring()
 
         if name in self._beats:
             self._beats[name].cancel()
-        self._beats[name] = self._loop.call_later(every.total_seconds(), again)
+        self._beats[name] = _Bell(self, self.now() + every, again)
 
     async def wait_until(self, at: datetime) -> None:
         rung = asyncio.Event()
-        handle = self._loop.call_later(self._delay(at), rung.set)
+        bell = _Bell(self, at, rung.set)
         try:
             await rung.wait()
         finally:
-            handle.cancel()
+            bell.cancel()
 
     async def pass_time(self, span: timedelta) -> None:
-        """Let the world go on for ``span``."""
-        await self.wait_until(self.now() + span)
+        """Let the world go on for ``span``, whatever the wall clock does meanwhile."""
+        passed = asyncio.Event()
+        handle = self._loop.call_later(span.total_seconds(), passed.set)
+        try:
+            await passed.wait()
+        finally:
+            handle.cancel()
 
     def deadline(self, limit: timedelta) -> AbstractAsyncContextManager[object]:
         return asyncio.timeout(limit.total_seconds())  # noqa: TID251 (virtual: it runs on the loop's own clock)
 
     def stop(self) -> None:
         self.alarm(None, _nothing)
-        for handle in self._beats.values():
-            handle.cancel()
+        for bell in self._beats.values():
+            bell.cancel()
         self._beats.clear()
 
-    def _delay(self, at: datetime) -> float:
-        return max(0.0, (at - self.now()).total_seconds())
+
+class _Bell:
+    """Rings once, when wall time has reached ``at``; looks at the clock only when it expects that."""
+
+    def __init__(self, clock: VirtualClock, at: datetime, ring: Callable[[], None]) -> None:
+        self._clock = clock
+        self._at = at
+        self._ring = ring
+        self._arm()
+
+    def cancel(self) -> None:
+        self._handle.cancel()
+
+    def _arm(self) -> None:
+        left = max(0.0, (self._at - self._clock.now()).total_seconds())
+        self._handle = asyncio.get_running_loop().call_later(left, self._look)
+
+    def _look(self) -> None:
+        if self._clock.now() < self._at:
+            self._arm()
+        else:
+            self._ring()
 
 
 def _nothing() -> None:

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -195,6 +196,12 @@ class Stage:
             self.command(*words, config=config), env=self.environ(**(environ or {})), input=typed, cwd=self.folder,
             capture_output=True, text=True, timeout=PATIENCE, check=False,
         )  # fmt: skip
+
+    def rotators(self, *commands: tuple[str, ...]) -> list[tuple[str, subprocess.CompletedProcess[str]]]:
+        """Run several commands side by side, for those that do not mind each other; each with its words."""
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            done = list(pool.map(lambda words: self.rotator(*words), commands))
+        return [(" ".join(words), one) for words, one in zip(commands, done, strict=True)]
 
     def start(self, *words: str, environ: Mapping[str, str] | None = None) -> Process:
         """Start `rotator run`; its messages go into a file of their own."""

@@ -223,13 +223,12 @@ def provoke(stage: Stage, provider: Hostile) -> list[str]:
 
 def look_around(stage: Stage, process: Process) -> None:
     """All that a person or another process sees of a daemon and its commands, but for the token itself."""
-    for words in (
+    for words, done in stage.rotators(
         ("status",), ("status", "--json"), ("config", "show"), ("config", "show", "--json"), ("check",),
         ("rotate", "--force", "billing"), ("rotate", "--json", "--force", "billing"), ("rotate", "literal"),
         ("verify", "--json", "billing"), ("wait", "billing", "--timeout", "100ms"), ("retire", "billing"),
     ):  # fmt: skip
-        done = stage.rotator(*words)
-        assert_clean(" ".join(words), done.stdout + done.stderr)
+        assert_clean(words, done.stdout + done.stderr)
     for name in ("cmdline", "environ"):
         assert_clean(f"/proc/PID/{name}", Path(f"/proc/{process.pid}/{name}").read_bytes().decode())
 
@@ -255,11 +254,10 @@ def test_no_secret_shows_anywhere(form: str, auth: str, stage: Stage) -> None:
                 look_around(stage, process)
             provider.way = "granted"
             assert_files_hold_the_access_token_alone(stage, provider)
-            token = stage.rotator("token", "billing")
-            assert token.stdout.startswith(ACCESS)
-            assert_clean("token", token.stdout + token.stderr, token.stdout)
-            provider.way = "page"
-            assert stage.rotator("rotate", "--force", "billing").returncode != 0
+            if form == "text":
+                token = stage.rotator("token", "billing")
+                assert token.stdout.startswith(ACCESS)
+                assert_clean("token", token.stdout + token.stderr, token.stdout)
         assert_was_provoked(provider, process, supervisor)
         assert_clean("the log", process.told)
         for one in supervisor.told:

@@ -153,9 +153,9 @@ def test_killed_at_any_moment(stories: dict[str, Future[Report]], reuse: str, fi
     plot, report = PLOTS[reuse], stories[reuse].result()
     seen = report.seen
     figures(
-        f"kill -9, reuse = {reuse}, tokens of {plot.lifetime} s: {len(report.killed_at)} kills in {report.seconds:.0f} s "
-        f"(seed {report.seed}), {report.hits} in or near an exchange, {report.lost} answers lost; {len(report.exchanges)} exchanges, "
-        f"{report.passwords} of them by password (budget {LIMIT} in 24 h)"
+        f"kill -9, reuse = {reuse}, tokens of {plot.lifetime} s, seed {report.seed}: {len(report.killed_at)} kills in "
+        f"{report.seconds:.0f} s, {report.hits} in or near an exchange, {report.lost} answers lost; "
+        f"{len(report.exchanges)} exchanges, {report.passwords} of them by password (budget {LIMIT} in 24 h)"
     )
     figures(
         f"  reader: {seen.reads} reads, {len(seen.tokens)} tokens; torn {seen.torn}, missing {seen.missing}, "

@@ -82,7 +82,6 @@ def test_no_reader_meets_a_torn_a_missing_or_an_expired_token(tmp_path: Path, fi
     assert kinds == ["password"] + ["refresh_token"] * (len(kinds) - 1)
     assert {one.status for one in exchanges} == {200}
     assert patient.seen.refused == 0
-    assert all(window < 1000 for window in hasty.seen.windows)
 
 
 def test_a_sealed_vault_stops_no_file_and_is_put_right_once_it_opens(tmp_path: Path, figures: Figures) -> None:
@@ -114,7 +113,7 @@ def test_a_sealed_vault_stops_no_file_and_is_put_right_once_it_opens(tmp_path: P
             live(daemon, 2.0)
             bao.unseal()
             opened_at = time.monotonic()
-            wait_for(lambda: in_vault() == third, f"the token in the opened Vault\n{place.told()}")
+            wait_for(lambda: in_vault() == third, f"the token in the opened Vault\n{place.told()}", within=40)
             late = time.monotonic() - opened_at
         issued = [one.access_token for one in peer.exchanges()]
 

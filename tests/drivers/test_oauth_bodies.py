@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from rotator.core.grants import Answer, Kind, OutcomeClass
 from rotator.core.ports import HttpAnswer, Reach
 from rotator.core.tokens import Secret
-from rotator.drivers.oauth import Profile, classify
+from rotator.drivers.oauth import Profile
+from rotator.drivers.oauth.verdicts import classify
 
 PROFILE = Profile(token_url="https://p.example/token", error_map={"BAD_REFRESH_TOKEN": "invalid_grant"})
 FULL = {"access_token": "A-._~+/0==", "token_type": "bearer", "expires_in": 3600, "refresh_token": "r t", "scope": "x"}

@@ -11,7 +11,8 @@ import pytest
 from rotator.core.grants import Kind
 from rotator.core.grants import OutcomeClass as C
 from rotator.core.ports import HttpAnswer, Reach
-from rotator.drivers.oauth import Encoding, Profile, bodies, classify, table
+from rotator.drivers.oauth import Encoding, Profile, bodies, table
+from rotator.drivers.oauth.verdicts import classify
 
 PROFILE = Profile(token_url="https://p.example/token", error_map={"BAD_REFRESH_TOKEN": "invalid_grant"})
 JSON = ("content-type", "application/json")

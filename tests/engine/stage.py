@@ -23,6 +23,8 @@ from rotator.lab.memory import MemoryStore
 HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
 SECOND = timedelta(seconds=1)
+RULES = Rules(password=True)
+TIMING = Timing()
 
 
 class Provider:
@@ -64,12 +66,12 @@ class Stage:
     def __init__(
         self,
         *names: str,
-        rules: Rules = Rules(password=True),
+        rules: Rules = RULES,
         lifetime: timedelta = HOUR,
         latency: timedelta = timedelta(milliseconds=50),
         require: Startup = Startup.ALL,
         watchdog: timedelta | None = None,
-        timing: Timing = Timing(),
+        timing: Timing = TIMING,
         local: bool = True,
         store: MemoryStore | None = None,
         clock: world.VirtualClock | None = None,
@@ -116,7 +118,7 @@ class Stage:
                 require=self.require,
                 reread=self._reread,
                 warnings=("a literal secret",),
-            )  # fmt: skip
+            )
         )
         return self.daemon
 
@@ -156,6 +158,17 @@ class Stage:
     def stored(self) -> list[Grant]:
         """What the store holds, by name, also while no daemon has it open."""
         return [grant for _, grant in sorted(self.store.shelf.grants.items())]
+
+    def turn_to(self, *enrolments: Enrolment) -> world.FixedRoster:
+        """What the next reload reads; the places of before can still be removed."""
+        fresh = world.FixedRoster(enrolments)
+        fresh.removable = {**self.roster.removable, **fresh.removable}
+
+        async def reread() -> Roster:
+            return fresh
+
+        self.reread = reread
+        return fresh
 
     async def pass_time(self, span: timedelta) -> None:
         await self.clock.pass_time(span)

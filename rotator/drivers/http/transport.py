@@ -23,7 +23,8 @@ from rotator.core.ports import HttpAnswer, HttpRequest, Reach
 from rotator.drivers.http import dial, failures
 
 # httpx imports its own command line where click and rich happen to be installed: 85 of 150 ms before the first
-# token, and some MB for ever. None makes that one import fail (docs: The import system, 5.3.1), for which httpx provides.
+# token, and megabytes for ever. None makes that one import fail, as the language reference has it (section 5.3.1),
+# and httpx provides for that.
 sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 
 import httpx  # noqa: E402 (after the line above)

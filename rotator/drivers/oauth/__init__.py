@@ -11,11 +11,9 @@ from datetime import datetime, timedelta
 
 from rotator.core.grants import Outcome, OutcomeClass
 from rotator.core.ports import Http, TokenRequest
-from rotator.drivers.oauth import requests, verdicts
 from rotator.drivers.oauth.profile import ClientAuth, Encoding, Profile
-from rotator.drivers.oauth.verdicts import classify
 
-__all__ = ["ClientAuth", "Encoding", "Endpoint", "Profile", "classify"]
+__all__ = ["ClientAuth", "Encoding", "Endpoint", "Profile"]
 
 
 class Endpoint:
@@ -32,11 +30,14 @@ class Endpoint:
 
     async def exchange(self, request: TokenRequest, *, deadline: timedelta) -> Outcome:
         """Send exactly one request. A request that cannot be made is “not sent” and says which value is missing."""
+        # 10 ms of imports that a restart with a valid stored token need not spend before it publishes.
+        from rotator.drivers.oauth import requests, verdicts
+
         try:
             outgoing = requests.written(request, self._profile)
         except requests.Incomplete as lacking:
             return Outcome(cls=OutcomeClass.NOT_SENT, message=lacking.what, mend=lacking.mend)
         answer = await self._http.send(outgoing, deadline=deadline)
         now = self._now() if self._now is not None else None
-        outcome = classify(answer, request.kind, self._profile, hide=requests.secrets_of(request), now=now)
+        outcome = verdicts.classify(answer, request.kind, self._profile, hide=requests.secrets_of(request), now=now)
         return verdicts.with_skew(outcome, answer, now)

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 
 from rotator.core.events import Level
 from rotator.core.tokens import MASK
@@ -20,25 +21,29 @@ from rotator.frontends.telemetry.lines import LogListener
 # httpx logs whole URLs at INFO, httpcore cookies at DEBUG, apscheduler two lines per beat, asyncio every slow callback.
 TALKATIVE = ("httpx", "httpcore", "apscheduler", "urllib3", "hvac", "asyncio")
 
-CREDENTIALS = (
-    # The user of a URL, its query, Authorization values, and the parameters of RFC 6749 by name.
-    (re.compile(r"(?<=://)[^\s/@'\"]+(?=@)"), MASK),
-    (re.compile(r"(https?://[^\s?'\"]*\?)[^\s'\"]+"), rf"\1{MASK}"),
-    (re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1 {MASK}"),
-    (
-        re.compile(
-            r"((?:access_token|refresh_token|client_secret|password|secret_id|x-vault-token|cookie)"
-            r"['\"]?\s*[:=]\s*)(?:b?'[^']*'|\"[^\"]*\"|[^\s&,;)}\]]+)",
-            re.IGNORECASE,
+
+@cache
+def _credentials() -> tuple[tuple[re.Pattern[str], str], ...]:
+    """What looks like a credential, and what stands there instead. Compiled with the first line of a third party."""
+    return (
+        # The user of a URL, its query, Authorization values, and the parameters of RFC 6749 by name.
+        (re.compile(r"(?<=://)[^\s/@'\"]+(?=@)"), MASK),
+        (re.compile(r"(https?://[^\s?'\"]*\?)[^\s'\"]+"), rf"\1{MASK}"),
+        (re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1 {MASK}"),
+        (
+            re.compile(
+                r"((?:access_token|refresh_token|client_secret|password|secret_id|x-vault-token|cookie)"
+                r"['\"]?\s*[:=]\s*)(?:b?'[^']*'|\"[^\"]*\"|[^\s&,;)}\]]+)",
+                re.IGNORECASE,
+            ),
+            rf"\1{MASK}",
         ),
-        rf"\1{MASK}",
-    ),
-)
+    )
 
 
 def redact(text: str) -> str:
     """``text`` without what looks like a credential. The last fence, not the first: ours never get here."""
-    for pattern, instead in CREDENTIALS:
+    for pattern, instead in _credentials():
         text = pattern.sub(instead, text)
     return text
 

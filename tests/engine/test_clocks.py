@@ -1,0 +1,183 @@
+"""Wall time that is set while the daemon runs: nothing freezes, nothing expired is trusted."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from rotator.core import errors
+from rotator.core.grants import Kind, OutcomeClass
+from rotator.core.publication import Publication
+from rotator.engine.daemon import Daemon
+from tests.engine.stage import HOUR, MINUTE, SECOND, Stage, failing, play
+
+DAY = timedelta(days=1)
+
+
+class Reader:
+    """Knows when each token was really issued, whatever the wall clock says, and how long it lives."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.loop = asyncio.get_running_loop()
+        self.issued: dict[str, float] = {}
+        script = stage.endpoint.script
+
+        def dated(request: object) -> object:
+            outcome = script(request)  # type: ignore[arg-type]
+            if outcome.answer is not None and outcome.answer.access is not None:
+                self.issued[outcome.answer.access.reveal()] = self.loop.time()
+            return outcome
+
+        stage.endpoint.script = dated  # type: ignore[assignment]
+
+    def is_served(self) -> bool:
+        held = self.stage.place().holds
+        if not isinstance(held, Publication):
+            return False
+        return self.loop.time() < self.issued[held.value.reveal()] + self.stage.provider.lifetime.total_seconds()
+
+
+@pytest.mark.parametrize("steps", [(-DAY,), (DAY,), (DAY, -DAY), (-DAY, DAY), (-30 * MINUTE,), (-DAY, -DAY)])
+@pytest.mark.parametrize("watchdog", [None, 4 * SECOND])
+def test_no_reader_gap_when_wall_time_is_set(steps: tuple[timedelta, ...], watchdog: timedelta | None) -> None:
+    async def story() -> None:
+        stage = Stage(watchdog=watchdog)
+        reader = Reader(stage)
+        async with stage.play():
+            await stage.pass_time(20 * MINUTE)
+            for step in steps:
+                stage.clock.step(step)
+                for _ in range(4 * 30):
+                    await stage.pass_time(MINUTE / 2)
+                    assert reader.is_served()
+        assert ("clock.behind" in stage.names()) is any(step < timedelta(0) for step in steps)
+        assert [kind for _, kind in stage.exchanges()].count(Kind.PASSWORD) == 1
+        # One more for each step at most.
+        assert len(stage.endpoint.requests) <= 1 + len(steps) * 3
+
+    play(story)
+
+
+def test_the_watchdog_is_fed_and_targets_are_looked_after_when_the_clock_was_set_back() -> None:
+    async def story() -> None:
+        stage = Stage(watchdog=10 * SECOND)
+        async with stage.play():
+            await stage.pass_time(MINUTE)
+            stage.clock.step(-DAY)
+            await stage.pass_time(MINUTE)
+            stage.place().holds = None
+            for _ in range(10):
+                before = stage.supervisor.words().count("alive")
+                await stage.pass_time(10 * SECOND)
+                assert stage.supervisor.words().count("alive") > before
+            assert isinstance(stage.place().holds, Publication)
+
+    play(story)
+
+
+def test_a_latched_grant_is_still_looked_at_when_the_clock_was_set_back() -> None:
+    async def story() -> None:
+        stage = Stage()
+        stage.credentials.values["password"] = "wrong"
+        async with stage.play():
+            await stage.pass_time(MINUTE)
+            stage.clock.step(-DAY)
+            await stage.pass_time(MINUTE)
+            stage.credentials.values["password"] = "pw"
+            # Password exchanges are kept 15 min apart.
+            await stage.pass_time(16 * MINUTE)
+            assert isinstance(stage.place().holds, Publication)
+
+    play(story)
+
+
+def test_an_answer_in_memory_is_saved_in_seconds_though_the_clock_is_set_back() -> None:
+    async def story() -> None:
+        stage = Stage()
+        save = stage.store.save
+        away = True
+
+        async def flaky(grant: object, *, expected: int, **rest: object) -> None:
+            if away and grant.generation > expected:  # type: ignore[attr-defined]
+                raise errors.Unavailable("the disk is full")
+            await save(grant, expected=expected, **rest)  # type: ignore[arg-type]
+
+        stage.store.save = flaky  # type: ignore[method-assign,assignment]
+        async with stage.play():
+            await stage.pass_time(MINUTE)
+            stage.clock.step(-DAY)
+            away = False
+            await stage.pass_time(10 * SECOND)
+            assert stage.stored()[0].generation >= 1
+        assert len(stage.endpoint.requests) == 1 + (stage.stored()[0].generation - 1)
+
+    play(story)
+
+
+def test_a_step_while_the_store_is_away_is_made_up_for() -> None:
+    async def story() -> None:
+        stage = Stage()
+        async with stage.play() as daemon:
+            await stage.pass_time(MINUTE)
+            lease = stage.store.lease
+
+            async def away(*_: object) -> object:
+                raise errors.Unavailable("the store is away")
+
+            stage.store.lease = away  # type: ignore[method-assign,assignment]
+            stage.clock.step(-DAY)
+            await stage.pass_time(MINUTE)
+            with pytest.raises(errors.Transient, match="no valid access token"):
+                await daemon.token("billing")
+            stage.store.lease = lease  # type: ignore[method-assign]
+            await stage.pass_time(MINUTE)
+            assert (await daemon.token("billing"))["generation"] == 2
+            assert not stage.stored()[0].unproven
+
+    play(story)
+
+
+def test_a_start_below_the_high_water_mark_publishes_nothing_stored_and_survives_a_store_that_is_away() -> None:
+    async def story() -> None:
+        stage = Stage()
+        async with stage.play():
+            await stage.pass_time(MINUTE)
+        stage.clock.step(-DAY)
+        stage.place().holds = None
+        save = stage.store.save
+
+        async def full(*_: object, **__: object) -> None:
+            raise errors.Unavailable("the disk is full")
+
+        stage.store.save = full  # type: ignore[method-assign]
+        async with stage.play():
+            await stage.pass_time(MINUTE)
+            assert stage.place().holds is None
+            assert len(stage.endpoint.requests) == 1, "no intent, no exchange"
+            stage.store.save = save  # type: ignore[method-assign]
+            await stage.pass_time(MINUTE)
+            held = stage.place().holds
+            assert isinstance(held, Publication) and held.generation == 2
+
+    play(story)
+
+
+def test_one_pass_is_not_held_up_by_a_clock_that_is_set_back() -> None:
+    async def story() -> None:
+        stage = Stage()
+        stage.endpoint.script = lambda request: failing(OutcomeClass.NOT_SENT, "connection refused")
+        passing = asyncio.create_task(_once(stage.daemon))
+        await stage.pass_time(MINUTE)
+        stage.clock.step(-DAY)
+        stage.endpoint.script = stage.provider
+        await stage.pass_time(10 * MINUTE)
+        assert passing.done() and passing.result() is True
+
+    play(story)
+
+
+async def _once(daemon: Daemon) -> bool:
+    return (await daemon.once(HOUR)).well
