@@ -356,7 +356,7 @@ def _granted(
     due_at = policy.due_at(fact.sent_at, lifetime, now, rules, chance)
     refresh, previous = _succession(grant, intent, answer.refresh)
     remarks = list(answer.remarks)
-    if lifetime < policy.SHORT_LIFETIME:
+    if lifetime < policy.SHORT_LIFETIME and (last_good is None or last_good >= policy.SHORT_LIFETIME):
         remarks.append(
             f"tokens live only {events.brief(lifetime)}; an outage longer than a few seconds reaches readers"
         )
@@ -411,7 +411,11 @@ def _doubtful(grant: Grant, intent: Intent, outcome: Outcome, moment: Moment, ru
     if intent.kind is Kind.PASSWORD:
         # One extra try, which counts; a second loss waits like any other password exchange.
         lost = replace(grant, password_lost=not grant.password_lost)
-        return _fail(lost, intent, outcome, moment, _after(lost, PASSWORD_RETRY, moment, rules))
+        pause = PASSWORD_RETRY
+        if grant.access is not None and grant.access.is_valid(now):
+            # Of a token with seconds to live the pause must not take the rest.
+            pause = min(pause, (grant.access.expires_at - now) / 2)
+        return _fail(lost, intent, outcome, moment, _after(lost, pause, moment, rules))
     if intent.source is Source.PREVIOUS:
         # Trying the previous token was a courtesy; whatever became of it, it is not tried twice.
         return _fail(replace(grant, previous_refresh=None), intent, outcome, moment, now)

@@ -26,6 +26,7 @@ from rotator.engine.scheduler import Scheduler, Timing
 FIRST_PASS = timedelta(seconds=1)
 EXTENSION = timedelta(seconds=30)
 FAREWELL = timedelta(seconds=5)
+PATIENCE = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,7 +281,7 @@ class Daemon:
         if error is not None:
             raise error
         # A target that keeps silent is shown as it is.
-        await self._quiet(scheduler, FAREWELL, name)
+        await self._quiet(scheduler, PATIENCE, name)
         document = health.document(scheduler.examine())
         shown = document["grants"]
         assert isinstance(shown, dict)  # noqa: S101 (health.document makes it)

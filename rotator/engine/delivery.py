@@ -236,18 +236,19 @@ async def deliver(
     try:
         settled = await publisher.settle(Publication(grant.name, grant.lineage, access), now)
     except Exception as error:  # noqa: BLE001 (a publisher's defect is told and retried like a failure)
-        return _failed(grant, target, post, error, tools)
+        return _failed(grant, target, post, error, tools, verify_every)
     now = tools.clock.now()
     if settled.found is Found.AHEAD:
         return replace(post, ahead=settled, trouble="holds a newer generation", look_at=now + verify_every)
-    repairs = 0
-    if settled.found is not Found.CURRENT:
+    repairs, found = 0, settled.found
+    if found is Found.ALTERED and post.lineage == grant.lineage and not post.holds(grant):
+        # A raw file tells no generation; we know which one we left there, and that it is not tampering.
+        found = Found.OLDER
+    if found is not Found.CURRENT:
         repairs = post.repairs + 1 if post.holds(grant) else 0
         kind = events.Repaired if repairs else events.Delivered
-        tools.bus.tell(
-            kind(at=now, grant=grant.name, target=target, generation=access.generation, found=settled.found.value)
-        )
-    recorded = post.recorded and post.holds(grant) and settled.found is Found.CURRENT
+        tools.bus.tell(kind(at=now, grant=grant.name, target=target, generation=access.generation, found=found.value))
+    recorded = post.recorded and post.holds(grant) and found is Found.CURRENT
     return Post(
         now + (policy.backoff(repairs, RETRY, tools.dice.chance()) if repairs else verify_every),
         access.generation,
@@ -257,13 +258,15 @@ async def deliver(
     )
 
 
-def _failed(grant: Grant, target: str, post: Post, error: Exception, tools: Tools) -> Post:
+def _failed(grant: Grant, target: str, post: Post, error: Exception, tools: Tools, verify_every: timedelta) -> Post:
     now = tools.clock.now()
     failures = post.failures + 1
-    retry_at = now + policy.backoff(failures, RETRY, tools.dice.chance())
+    pause = policy.backoff(failures, RETRY, tools.dice.chance())
     if not isinstance(error, Transient):
         # A person must act: no hurry, but it heals without a command once he did.
-        retry_at = max(retry_at, now + RETRY.backoff_cap)
+        pause = max(pause, RETRY.backoff_cap)
+    # A target that answers again is right again within the time that every other one is looked at.
+    retry_at = now + min(pause, verify_every)
     reason = _reason(error)
     if reason != post.trouble:
         told = events.DeliveryFailed(at=now, grant=grant.name, target=target, reason=reason, retry_at=retry_at)

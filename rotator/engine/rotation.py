@@ -16,6 +16,7 @@ from rotator.core import events, lifecycle, policy, tokens
 from rotator.core.errors import Doubtful, Misconfigured, Overtaken, Refused, RotatorError, Transient
 from rotator.core.grants import Grant, Kind, Outcome, OutcomeClass
 from rotator.core.ports import Clock, Credentials, Dice, Enrolment, Lease, Store, TokenRequest
+from rotator.core.publication import rfc3339
 from rotator.core.tokens import Secret
 from rotator.engine.bus import Bus
 from rotator.engine.crew import shielded
@@ -264,7 +265,11 @@ def as_error(result: Result) -> RotatorError | None:
     """What a person who asked for this rotation is told, as an error of the tree; None where it was granted."""
     outcome = result.outcome
     if outcome is None:
-        return None if result.exchanged else Transient(result.why or "nothing was due")
+        if result.exchanged:
+            return None
+        name, why = result.grant.name, result.why or "nothing was due"
+        later = f"try again after {rfc3339(result.until)}, or " if result.until is not None else ""
+        return Transient(f"{name}: nothing was sent: {why}", mend=f"{later}run `rotator rotate --force {name}`")
     kinds: dict[OutcomeClass, type[RotatorError]] = {
         OutcomeClass.REFRESH_DEAD: Refused,
         OutcomeClass.REFUSED: Refused,

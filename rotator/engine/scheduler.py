@@ -27,6 +27,7 @@ from rotator.engine.rotation import Result, Tools, Wish
 T = TypeVar("T")
 
 IN_FLIGHT = 256
+TOGETHER = timedelta(seconds=1)
 HOLD = policy.Rules(backoff_base=timedelta(seconds=1), backoff_cap=timedelta(seconds=30))
 
 
@@ -144,8 +145,9 @@ class Scheduler:
         return moment.now
 
     def _next(self, upcoming: datetime | None, now: datetime) -> datetime | None:
-        held = [desk.held_until for desk in self._desks if desk.held_until is not None]
-        times = [at for at in held if at > now] + self._courier.retries(now)
+        held = [desk.held_until for desk in self._desks if desk.held_until is not None and desk.held_until > now]
+        # Retries of the same second share a sweep: a thousand of them are no reason for a thousand.
+        times = [max(at, now + TOGETHER) for at in (*held, *self._courier.retries(now))]
         return min(times if upcoming is None else [*times, upcoming], default=None)
 
     # --- rotations ---------------------------------------------------------------------------------------------
@@ -183,7 +185,13 @@ class Scheduler:
                 desk.fell_back = None
         if adopted is not None:
             await self._note(desk, adopted)
-        result = await rotation.rotate(desk.enrolment, self._tools, wish, saved=self._desks.saved)
+        try:
+            result = await rotation.rotate(desk.enrolment, self._tools, wish, saved=self._desks.saved)
+        except Overtaken:
+            # What another saved is what readers wait for now; it may not be due for long.
+            if (theirs := await self._tools.store.grant(desk.enrolment.name)) is not None:
+                self._desks.saved(theirs)
+            raise
         desk.anew = False
         if result.grant != desk.grant:
             # Looked again under the lease and found what another saved.

@@ -220,7 +220,7 @@ class FixedCredentials:
         )  # fmt: skip
 
 
-@dataclass(slots=True)
+@dataclass
 class MemoryPublisher:
     """The port `ports.Publisher` in memory. ``holds`` is what a reader finds; ``error`` makes the next settles
     fail; ``history`` keeps every value that ever stood there."""

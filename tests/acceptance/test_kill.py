@@ -67,9 +67,7 @@ class Plot:
     lifetime: int
 
 
-# A recovery by resending pauses up to 2 s after a lost refresh and 5 s after a lost login, and a second kill may meet
-# it: 20 s leave room for both. The careful recovery waits for half the lifetime, so its tokens are short.
-PLOTS = {plot.reuse: plot for plot in (Plot("harmless", 25, 20), Plot("kills_family", 15, 10))}
+PLOTS = {plot.reuse: plot for plot in (Plot("harmless", 25, 10), Plot("kills_family", 15, 10))}
 
 
 def story(folder: Path, seed: int, plot: Plot) -> Report:

@@ -133,10 +133,9 @@ def test_stopping_comes_first_and_the_end_is_clean(stage: Stage, supervisor: Sup
 def test_a_stop_during_the_login_saves_it_and_a_restart_does_not_log_in_again(
     stage: Stage, supervisor: Supervisor
 ) -> None:
-    stage.provider.faults.latency_seconds = LONGER_THAN_THE_FIRST_PASS
+    stage.provider.faults.latency_seconds = SLOW
     process = stage.start()
-    supervisor.wait_told("EXTEND_TIMEOUT_USEC")
-    assert in_flight(stage, "password")
+    wait_for(lambda: in_flight(stage, "password"), "the login to be in flight")
     os.kill(process.pid, signal.SIGTERM)
     stopping = supervisor.wait_told("STOPPING=1")
     assert process.popen.wait(stages.PATIENCE) == 0, process.told

@@ -272,3 +272,11 @@ def test_a_debit_that_the_clock_moved_is_not_given_back() -> None:
     story.happen(lifecycle.ClockFellBack())
     story.end(build.NOT_SENT)
     assert story.grant.debits == (NOON - HOUR,)
+
+
+def test_the_one_extra_try_ends_also_with_an_answer_that_brought_nothing() -> None:
+    story = Story(DEAD_CHAIN, build.FORGIVING)
+    story.exchange(build.DOUBTFUL)
+    story.exchange(build.partly(refresh=build.NO_REFRESH))
+    assert story.grant.password_lost is False
+    assert story.wait() == 15 * MINUTE

@@ -11,7 +11,7 @@ from enum import StrEnum
 from rotator.core import policy
 from rotator.core.grants import Answer
 from rotator.core.ports import HttpAnswer, Reach
-from rotator.core.tokens import Secret
+from rotator.core.tokens import FINGERPRINT_DIGITS, Secret
 from rotator.drivers.oauth import words
 from rotator.drivers.oauth.profile import Profile
 
@@ -102,6 +102,10 @@ def _tokens(value: dict[str, object], profile: Profile, hide: tuple[str, ...]) -
     usable = isinstance(access, str) and B64TOKEN.fullmatch(access) is not None
     if not usable and refresh is None:
         return None
+    # A confused provider may put a token where a lifetime belongs: nothing of the answer itself is quoted either. What
+    # is shorter than a fingerprint is no token of anybody, and would mask ordinary words.
+    issued = (one for one in (value.get("access_token"), value.get("refresh_token")) if isinstance(one, str))
+    hide = (*hide, *(one for one in issued if len(one) >= FINGERPRINT_DIGITS))
     kind = _token_type(value.get("token_type"), profile, remarks, hide)
     lifetime = _lifetime(value, remarks, hide)
     scope = value.get("scope")
