@@ -204,3 +204,13 @@ def test_no_answer_raises_and_nothing_unusable_is_granted(
         assert outcome.cls is OutcomeClass.NOT_SENT
     if outcome.cls is OutcomeClass.REFRESH_DEAD:
         assert kind is Kind.REFRESH
+
+
+@pytest.mark.parametrize("member", ["expires_in", "token_type", "scope"])
+@pytest.mark.parametrize("token", ["access_token", "refresh_token"])
+def test_a_token_in_the_wrong_place_is_not_quoted(member: str, token: str) -> None:
+    canary = "c4n4ry-just-issued-token"
+    body = json.dumps({**FULL, token: canary, member: canary}).encode()
+    outcome = classify(HttpAnswer(Reach.COMPLETE, 200, body=body), Kind.REFRESH, PROFILE)
+    assert outcome.answer is not None
+    assert canary not in " ".join((outcome.message, outcome.mend, *outcome.answer.remarks))
