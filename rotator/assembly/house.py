@@ -36,6 +36,7 @@ class Built:
     daemon: Daemon
     faces: tuple[Face, ...]
     log: telemetry.LogListener
+    level: events.Level
 
 
 def build(plan: Plan, *, log_level: str | None = None) -> Built:
@@ -76,7 +77,7 @@ def build(plan: Plan, *, log_level: str | None = None) -> Built:
     def on_defect(doing: str, error: Exception) -> None:
         bus.tell(events.TaskFailed(at=system_clock.now(), doing=doing, error=type(error).__name__))
 
-    return Built(daemon, (_LateControl(control_path(plan), daemon, on_defect),), log)
+    return Built(daemon, (_LateControl(control_path(plan), daemon, on_defect),), log, level)
 
 
 class _LateControl:

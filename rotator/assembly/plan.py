@@ -31,9 +31,11 @@ class Plan:
         return self.loaded.settings
 
 
-def read(config: Path | None, environ: Mapping[str, str], *, check: bool = True) -> Plan:
+def read(config: Path | None, environ: Mapping[str, str], *, check: bool = True, outside: bool = False) -> Plan:
     """Read the configuration; with ``check`` also look at every file, folder, group and secret it names, so that
-    nothing starts that cannot work. Raises Misconfigured with every problem found, one a line."""
+    nothing starts that cannot work. Raises Misconfigured with every problem found, one a line.
+
+    ``outside`` is for who looks from outside the service: its credentials are not there, which is no problem then."""
     loaded = settings.load(settings.find(environ, config), environ)
     plan = Plan(loaded, environ, config, tuple(loaded.warnings))
     _only_sqlite(plan)
@@ -43,6 +45,9 @@ def read(config: Path | None, environ: Mapping[str, str], *, check: bool = True)
 
     warnings, problems = [*plan.warnings], []
     for reference in roster.references(plan):
+        if outside and reference.kind == "credential" and "CREDENTIALS_DIRECTORY" not in environ:
+            warnings.append(f"{reference.key}: only the service itself can see its credentials; not looked at")
+            continue
         try:
             warning = secrets.check(reference, environ)
         except Misconfigured as error:

@@ -18,6 +18,8 @@ def main(argv: Sequence[str]) -> int:
     """Run one command and return its exit code. No error of ours and no defect leaves as a traceback."""
     try:
         arguments = words.understand(argv)
+        if arguments.run is None:
+            return words.bare(arguments)
         code: int = arguments.run(arguments, dict(os.environ))
         sys.stdout.flush()
         return code

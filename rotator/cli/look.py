@@ -9,14 +9,17 @@ import sys
 from collections.abc import Mapping
 
 import rotator
-from rotator.core.errors import BadUsage
+from rotator.cli import words
+from rotator.core.errors import BadUsage, Misconfigured
 
 
 def check(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Everything that `run` checks before it starts, and nothing is started."""
     from rotator import assembly
 
-    plan = assembly.read(arguments.config, environ)
+    plan = assembly.read(arguments.config, environ, outside=True)
+    if plan.loaded.path is None and not plan.settings.grants:
+        raise Misconfigured("there is no configuration", mend=f"--config names {words.CONFIG_HELP}")
     for warning in plan.warnings:
         print(f"rotator: warning: {warning}", file=sys.stderr)
     grants = plan.settings.grants

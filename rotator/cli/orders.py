@@ -39,14 +39,14 @@ def status(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def rotate(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    plan = assembly.read(arguments.config, environ)
+    plan = assembly.read(arguments.config, environ, check=False)
     name, force = arguments.grant, arguments.force
     document = _order(plan, lambda client: client.rotate(name, force=force), lambda daemon: daemon.rotate(name, force))
     return _done(arguments, document)
 
 
 def authorize(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    plan = assembly.read(arguments.config, environ)
+    plan = assembly.read(arguments.config, environ, check=False)
     name = arguments.grant
     if name not in plan.settings.grants:
         raise BadUsage(f"no grant is named {name!r}", mend=f"add [grants.{name}] to the configuration")
@@ -117,8 +117,11 @@ def _order(
     if client.answers():
         return ask(client)
 
+    # Only who acts alone needs the secrets at hand; beside a daemon they are the daemon's.
+    checked = assembly.read(plan.config, plan.environ)
+
     async def alone() -> Document:
-        daemon = assembly.build(plan).daemon
+        daemon = assembly.build(checked, log_level="warning").daemon
         async with daemon.session():
             return await act(daemon)
 

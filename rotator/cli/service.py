@@ -39,6 +39,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     # What is imported stays for good: looking for garbage among it is 5 % of a start, and of every full collection.
     gc.disable()
     from rotator import assembly
+    from rotator.frontends import telemetry
 
     # SIGABRT is how systemd's watchdog ends us: the journal then shows where the loop stood. No values are printed.
     if sys.stderr.isatty() is False:
@@ -52,12 +53,13 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         gc.freeze()
         gc.enable()
         signals.pass_to(built.daemon.stop, built.daemon.hang_up)
-        if arguments.once:
-            health = await built.daemon.once(assembly.span(arguments.within, "--within"))
-            print(health.line(), file=sys.stderr)
-            return _verdict(health)
-        await built.daemon.serve(built.faces)
-        return 0
+        with telemetry.setup(built.level, built.log):
+            if arguments.once:
+                health = await built.daemon.once(assembly.span(arguments.within, "--within"))
+                print(health.line(), file=sys.stderr)
+                return _verdict(health)
+            await built.daemon.serve(built.faces)
+            return 0
 
     return asyncio.run(live())
 

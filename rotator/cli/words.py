@@ -8,11 +8,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
+from rotator import __version__
 from rotator.core.errors import BadUsage
 
 Command = Callable[[argparse.Namespace, Mapping[str, str]], int]
 _Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
 
+CONFIG_HELP = (
+    "the configuration; default: $ROTATOR_CONFIG, else the first of $CONFIGURATION_DIRECTORY/rotator.toml, "
+    "~/.config/rotator/rotator.toml, /etc/rotator/rotator.toml"
+)
 EPILOG = """\
 examples:
   rotator check                      is the configuration good?
@@ -34,6 +39,15 @@ def understand(argv: Sequence[str]) -> argparse.Namespace:
     return found
 
 
+def bare(arguments: argparse.Namespace) -> int:
+    """`rotator` without a command: its version, or what there is to type."""
+    if arguments.version:
+        print(f"rotator {__version__}")
+        return 0
+    parser().print_help()
+    return BadUsage.exit_code
+
+
 class _Parser(argparse.ArgumentParser):
     """Complains as every command does: one line with the mending step, and exit code 64 where argparse has 2."""
 
@@ -50,7 +64,9 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = top.add_subparsers(title="commands", metavar="COMMAND")
+    top.set_defaults(run=None, word="rotator")
+    top.add_argument("--version", action="store_true", help="print the version")
     _daemon_words(commands)
     _order_words(commands)
     _look_words(commands)
@@ -119,9 +135,14 @@ def _lab_words(commands: _Commands) -> None:
 def _word(
     commands: _Commands, name: str, module: str, text: str, *, json: bool = False, config: bool = True
 ) -> argparse.ArgumentParser:
-    made = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
+    made = commands.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ("" if text.endswith("?") else "."),
+        allow_abbrev=False,
+    )
     if config:
-        made.add_argument("--config", metavar="FILE", type=Path, help="the configuration (default: see rotator check)")
+        made.add_argument("--config", metavar="FILE", type=Path, help=CONFIG_HELP)
     if json:
         made.add_argument("--json", action="store_true", help="print JSON")
     made.set_defaults(run=_late(module, name), word=name)

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from rotator.core import events, policy
 from rotator.core.grants import Answer, Doubt, Grant, Intent, Kind, Latch, Outcome, OutcomeClass, Source, Trouble
 from rotator.core.policy import Moment, Reuse, Rules
+from rotator.core.publication import rfc3339
 from rotator.core.tokens import AccessToken, Secret
 
 PARTIAL_RETRY = timedelta(seconds=30)
@@ -23,7 +24,7 @@ RETRY_AFTER_FLOOR = timedelta(seconds=1)
 RETRY_AFTER_CAP = timedelta(hours=1)
 BUSY_FLOOR = timedelta(seconds=60)
 REPEAT_FLOOR = timedelta(seconds=60)
-BUDGET_SPENT = "the budget of password exchanges is spent"
+BUDGET_SPENT = "the budget allows no password exchange yet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +195,7 @@ def _rest(grant: Grant, fact: Due, starts: datetime, why: str, told: list[events
     if why == BUDGET_SPENT and due and not asked:
         told.append(events.BudgetSpent(at=now, grant=grant.name, next_at=starts))
         if grant.trouble is None:
-            mend = f"wait, or run `rotator rotate --force {grant.name}`"
+            mend = f"the next is allowed at {rfc3339(starts)}, or at once by `rotator rotate --force {grant.name}`"
             grant = replace(grant, trouble=Trouble(OutcomeClass.REFRESH_DEAD, why, mend, now, 1))
     # Who asked in vain must not move the schedule, but may start one that had stopped.
     due_at = grant.due_at if asked and grant.due_at is not None else starts

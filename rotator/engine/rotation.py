@@ -267,7 +267,9 @@ def as_error(result: Result) -> RotatorError | None:
     if outcome is None:
         if result.exchanged:
             return None
-        name, why = result.grant.name, result.why or "nothing was due"
+        name, why, latch = result.grant.name, result.why or "nothing was due", result.grant.latch
+        if latch is not None:
+            return Refused(f"{name}: {why}", mend=latch.mend)
         later = f"try again after {rfc3339(result.until)}, or " if result.until is not None else ""
         return Transient(f"{name}: nothing was sent: {why}", mend=f"{later}run `rotator rotate --force {name}`")
     kinds: dict[OutcomeClass, type[RotatorError]] = {

@@ -194,7 +194,6 @@ def test_a_bad_duration_on_the_command_line(words: tuple[str, ...], named: str, 
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        ((), "COMMAND"),
         (("rotat", "billing"), "invalid choice: 'rotat'"),
         (("rotate",), "the following arguments are required: GRANT"),
         (("authorize", "billing", "--password", ACCOUNT.password), "there is no option --password"),
@@ -383,3 +382,16 @@ def test_a_mount_that_everybody_may_write_works(stage: Stage) -> None:
         assert (folder / "token").stat().st_mode & 0o777 == 0o600
     finally:
         subprocess.run(["umount", str(folder)], check=True, timeout=10)
+
+
+def test_no_words_at_all_show_what_there_is_to_type(stage: Stage) -> None:
+    done = stage.rotator(config=False)
+    assert done.returncode == 64
+    assert "usage: rotator" in done.stdout and "authorize" in done.stdout
+    assert stage.rotator("--version", config=False).stdout.startswith("rotator ")
+
+
+def test_a_check_without_any_configuration_says_where_one_is_looked_for(stage: Stage) -> None:
+    done = stage.rotator("check", config=False)
+    assert done.returncode == 78
+    assert "there is no configuration" in done.stderr and "/etc/rotator/rotator.toml" in done.stderr

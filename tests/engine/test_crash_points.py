@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,9 +17,10 @@ import pytest
 from rotator.core.grants import Grant, Kind, Outcome, OutcomeClass
 from rotator.core.policy import Budget, Reuse, Rules
 from rotator.core.ports import TokenRequest
-from rotator.core.publication import Publication
+from rotator.core.publication import Publication, Settled
 from rotator.engine.scheduler import Timing
 from rotator.lab.memory import MemoryStore
+from rotator.lab.world import MemoryPublisher
 from tests.engine.stage import HOUR, MINUTE, SECOND, Stage, granted, play
 
 # Few sweeps: what is told here does not hang on them, and there are hundreds of stories.
@@ -44,6 +45,8 @@ class Doom:
             self.struck.set()
         if self.struck.is_set():
             await asyncio.Event().wait()
+        # A real port takes its time, in which everybody else goes on.
+        await asyncio.sleep(0.001)
 
 
 class Mortal:
@@ -105,8 +108,10 @@ class Story:
     stage: Stage
     provider: StrictProvider
     saved: set[tuple[int, str]]
+    hasty: list[int] = field(default_factory=list)
     published: bool = False
     generation: int = 0
+    _place: MemoryPublisher | None = None
 
     @classmethod
     def begin(cls, reuse: Reuse, grace: timedelta) -> Story:
@@ -123,6 +128,8 @@ class Story:
         save = store.save
 
         async def noting(grant: Grant, **rest: Any) -> None:
+            # Slower than any publisher, so that whoever does not wait for it is seen.
+            await asyncio.sleep(0.1)
             await save(grant, **rest)
             if grant.access is not None:
                 self.saved.add((grant.access.generation, grant.access.value.reveal()))
@@ -130,14 +137,25 @@ class Story:
         store.save = noting  # type: ignore[method-assign,assignment]
         stage.store = Mortal(store, doom)  # type: ignore[assignment]
         enrolment = stage.enrolment("billing")
-        place = getattr(self, "_place", None) or enrolment.targets["app"]
-        self._place = place
+        if self._place is None:
+            self._place = self._watched(stage.place())
         stage.roster.by_name["billing"] = replace(
             enrolment,
             endpoint=Mortal(stage.endpoint, doom),
             credentials=Mortal(stage.credentials, doom),
-            targets={"app": Mortal(place, doom)},
+            targets={"app": Mortal(self._place, doom)},
         )
+
+    def _watched(self, place: MemoryPublisher) -> MemoryPublisher:
+        settle = place.settle
+
+        async def watching(publication: Publication, now: datetime) -> Settled:
+            if (publication.generation, publication.value.reveal()) not in self.saved:
+                self.hasty.append(publication.generation)
+            return await settle(publication, now)
+
+        place.settle = watching  # type: ignore[method-assign]
+        return place
 
     async def live(self, span: timedelta, doom: Doom | None = None) -> Doom:
         """Let the daemon serve for ``span``, or until the doom strikes; a reader looks all the while."""
@@ -169,6 +187,7 @@ class Story:
         return doom
 
     def look(self) -> None:
+        assert self._place is not None
         held = self._place.holds
         grant = self.stage.store.shelf.grants.get("billing")
         if grant is not None:
@@ -176,14 +195,14 @@ class Story:
             self.generation = grant.generation
         if isinstance(held, Publication):
             self.published = True
-            assert (held.generation, held.value.reveal()) in self.saved, "published before it was saved"
         assert not self.published or self.provider.serves(held), "a reader stands before a dead token"
 
     def passwords(self) -> int:
         return sum(kind is Kind.PASSWORD for _, kind in self.stage.exchanges())
 
     def judge(self, crashes: int) -> None:
-        assert self.published
+        assert self.published and self._place is not None
+        assert not self.hasty, "published before it was saved"
         history = [one.generation for one in self._place.history]
         assert history == sorted(history)
         # The first login, and at most one more for each crash.

@@ -175,7 +175,7 @@ def test_an_operator_forces_a_latched_grant() -> None:
         stage.provider.override.append(failing(OutcomeClass.REFUSED))
         async with stage.play() as daemon:
             await stage.pass_time(MINUTE)
-            with pytest.raises(errors.Transient, match="latched"):
+            with pytest.raises(errors.Refused, match="latched"):
                 await daemon.rotate("billing", False)
             shown = await daemon.rotate("billing", True)
             assert shown["published"] is True

@@ -50,7 +50,7 @@ def test_somebody_who_changes_a_target_whenever_it_is_put_right_starts_no_race()
             if fighting:
                 writes += 1
                 place.holds = "somebody else's"
-                asyncio.get_running_loop().call_soon(stage.watcher.touch, place.location)
+                asyncio.get_running_loop().call_later(0.01, stage.watcher.touch, place.location)
             return settled
 
         fighting = True

@@ -13,7 +13,7 @@ import pytest
 from rotator.lab import ledger, simulation, world
 from rotator.lab.simulation import Plan
 
-SEEDS = int(os.environ.get("SEEDS", "40"))
+SEEDS = int(os.environ.get("SEEDS", "24"))
 
 
 @pytest.mark.parametrize("chunk", range(8))

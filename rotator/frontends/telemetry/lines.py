@@ -51,7 +51,8 @@ class LogListener:
         if level > self._threshold:
             return
         with self._lock:
-            left_out = self._repeats.admit(key, at)
+            # What a person must act on is told each time it happens; the engine's own pauses bound how often.
+            left_out = 0 if level <= Level.CRITICAL else self._repeats.admit(key, at)
             if left_out is None:
                 return
             if left_out:
