@@ -140,7 +140,7 @@ class Daemon:
     async def _work(self, scheduler: Scheduler) -> None:
         while not self._stop.is_set():
             await self._turn(scheduler)
-            self._announce()
+            self._announce(scheduler)
             if self._reload_asked and not self._stop.is_set():
                 self._reload_asked = False
                 await self._reload_safely()
@@ -177,17 +177,14 @@ class Daemon:
                     # Ready or not, the beat tells the rest: thousands of grants must not be examined for each that
                     # ends.
                     if not self._ready and (self._parts.require is not Startup.ALL or scheduler.all_decided()):
-                        self._announce()
+                        self._announce(scheduler)
         except TimeoutError:
             # The bell rings by wall time, and one that is set back stops its beats for as long: set them anew.
             self._set_beats(scheduler)
 
-    def _announce(self) -> None:
+    def _announce(self, scheduler: Scheduler) -> None:
         """Tell the supervisor how things stand; READY=1 once everything required is published or decided."""
-        scheduler, supervisor = self._scheduler, self._parts.supervisor
-        if scheduler is None:
-            return
-        snapshot = scheduler.examine()
+        supervisor, snapshot = self._parts.supervisor, scheduler.examine()
         line = snapshot.line()
         if self._ready:
             supervisor.status(line)

@@ -111,10 +111,8 @@ class Courier:
             self._start(name, target)
 
     def saved(self, grant: Grant) -> None:
-        """A grant became durable: publish it now."""
-        one = self._rounds.get(grant.name)
-        if one is None:
-            return
+        """A grant that is served here became durable: publish it now."""
+        one = self._rounds[grant.name]
         one.grant = grant
         for target, post in one.posts.items():
             if not post.holds(grant):

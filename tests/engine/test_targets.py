@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from rotator.core import errors
+from rotator.core import errors, events
 from rotator.core.ports import Delivery
-from rotator.core.publication import Publication, Settled
+from rotator.core.publication import Found, Publication, Settled
 from tests.engine.stage import HOUR, MINUTE, SECOND, Stage, play
 
 
@@ -208,5 +209,48 @@ def test_a_delivery_that_could_not_be_noted_is_noted_with_the_next_look() -> Non
             away = False
             await stage.pass_time(MINUTE)
             assert len(stage.store.shelf.deliveries) == 1
+
+    play(story)
+
+
+def test_a_raw_target_that_holds_our_former_generation_is_not_told_as_tampered_with() -> None:
+    async def story() -> None:
+        stage = Stage()
+        place = stage.place()
+        settle = place.settle
+
+        async def raw(publication: Publication, now: object) -> Settled:
+            settled = await settle(publication, stage.clock.now())
+            return replace(settled, found=Found.ALTERED) if settled.found is Found.OLDER else settled
+
+        place.settle = raw  # type: ignore[method-assign,assignment]
+        async with stage.play() as daemon:
+            await stage.pass_time(MINUTE)
+            await daemon.rotate("billing", True)
+        told = [event.found for event in stage.told if isinstance(event, events.Delivered)]
+        assert told == [Found.ABSENT.value, Found.OLDER.value]
+
+    play(story)
+
+
+def test_a_target_that_is_ahead_while_we_stop_is_left_to_the_next_start() -> None:
+    async def story() -> None:
+        stage = Stage(latency=20 * SECOND)
+        async with stage.play() as daemon:
+            await stage.pass_time(MINUTE)
+            asking = asyncio.create_task(daemon.rotate("billing", True))
+            await stage.pass_time(SECOND)
+            held = stage.place().holds
+            assert isinstance(held, Publication)
+            daemon.stop()
+            await stage.pass_time(SECOND)
+            stage.place().holds = replace(held, access=replace(held.access, generation=9))
+            stage.watcher.touch(stage.place().location)
+            await asking
+        assert stage.stored()[0].generation == 2
+        async with stage.play():
+            await stage.pass_time(10 * MINUTE)
+            held = stage.place().holds
+            assert isinstance(held, Publication) and held.generation == 10
 
     play(story)
