@@ -238,15 +238,26 @@ def _check_place(kind: str, value: str) -> None:
 
 
 Text = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+# Functions of our own: pydantic reads the signature of a serializer, and what a built-in tells of itself changed in 3.13.
+def octal(bits: int) -> str:
+    return f"{bits:04o}"
+
+
+def spelt(path: VaultPath) -> str:
+    return str(path)
+
+
 Duration = Annotated[timedelta, PlainValidator(duration), PlainSerializer(written)]
 Span = Annotated[timedelta, PlainValidator(positive), PlainSerializer(written)]
-Mode = Annotated[int, PlainValidator(mode), PlainSerializer("{:04o}".format)]
+Mode = Annotated[int, PlainValidator(mode), PlainSerializer(octal)]
 Url = Annotated[str, AfterValidator(url)]
 Proxy = Annotated[str, AfterValidator(proxy), PlainSerializer(shown_url)]
 StoreUrl = Annotated[str, AfterValidator(store_url)]
 AbsolutePath = Annotated[Path, PlainValidator(absolute)]
 TargetFile = Annotated[Text, AfterValidator(target_file)]
-VaultEntry = Annotated[VaultPath, PlainValidator(vault_entry), PlainSerializer(str)]
+VaultEntry = Annotated[VaultPath, PlainValidator(vault_entry), PlainSerializer(spelt)]
 Reference = Annotated[SecretReference, PlainValidator(reference), PlainSerializer(shown)]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
 ProviderName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_\-]+$")]
