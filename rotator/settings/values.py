@@ -240,7 +240,7 @@ def _check_place(kind: str, value: str) -> None:
 Text = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
-# Functions of our own: pydantic reads the signature of a serializer, and what a built-in tells of itself changed in 3.13.
+# Functions of our own: pydantic reads the signature of a serializer, and that of a built-in changed in CPython 3.13.
 def octal(bits: int) -> str:
     return f"{bits:04o}"
 
