@@ -116,7 +116,8 @@ def test_reload_of_a_bad_file_keeps_the_old_one_and_says_so(stage: Stage, superv
         assert status.startswith("configuration not reloaded: ")
         assert "grants.billing.client_idd is not a known key" in status
         process.wait_logged("configuration not reloaded, the old one is kept: ")
-        assert Client(stage.state / "control").rotate("billing", force=False)["generation"] == 2
+        # Forced, and from 2 on: on a slow machine a rotation that is due may come first and keep the least spacing.
+        assert Client(stage.state / "control").rotate("billing", force=True)["generation"] >= 2
         assert stage.token.read_text() != value, "the old configuration goes on working"
 
 
