@@ -184,7 +184,10 @@ class Daemon:
 
     def _announce(self, scheduler: Scheduler) -> None:
         """Tell the supervisor how things stand; READY=1 once everything required is published or decided."""
-        supervisor, snapshot = self._parts.supervisor, scheduler.examine()
+        supervisor = self._parts.supervisor
+        if self._ready and not supervisor.listens:
+            return
+        snapshot = scheduler.examine()
         line = snapshot.line()
         if self._ready:
             supervisor.status(line)

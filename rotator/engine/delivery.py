@@ -5,6 +5,7 @@ Level-triggered: a target is settled to what the store says, whether it was neve
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -78,6 +79,10 @@ class Courier:
         self._ring = ring
         self._behind = behind
         self._rounds: dict[str, _Round] = {}
+        # When to look at which target, soonest first; an entry that its post has outlived is passed over. The sweep's
+        # cost follows what is due, not how many targets there are.
+        self._agenda: list[tuple[datetime, str, str]] = []
+        self._resting: dict[tuple[str, str], datetime] = {}
         self._places: frozenset[str] = frozenset()
         self._orphans_at: datetime | None = None
         self._stuck: dict[tuple[str, str], str] = {}
@@ -93,6 +98,7 @@ class Courier:
             posts = {target: kept.get(target, Post(now)) for target in enrolment.targets}
             rounds[enrolment.name] = _Round(enrolment, grant, posts)
         self._rounds = rounds
+        self._plan_anew()
         self._places = frozenset(place.location for one in rounds.values() for place in one.enrolment.targets.values())
         self._orphans_at = None
         self._watch()
@@ -123,22 +129,41 @@ class Courier:
         now = self._tools.clock.now()
         for one in self._rounds.values():
             one.posts = {target: replace(post, look_at=now) for target, post in one.posts.items()}
+        self._plan_anew()
         self._orphans_at = None
+
+    def _plan_anew(self) -> None:
+        self._agenda.clear()
+        self._resting.clear()
+        for name, one in self._rounds.items():
+            for target, post in one.posts.items():
+                self._plan(name, target, post)
+
+    def _plan(self, name: str, target: str, post: Post) -> None:
+        heapq.heappush(self._agenda, (post.look_at, name, target))
+        if post.rests:
+            self._resting[name, target] = post.look_at
+        else:
+            self._resting.pop((name, target), None)
 
     def sweep(self, roster: Roster) -> None:
         """Look at every target whose time has come, and at what ``roster`` configures no more."""
         now = self._tools.clock.now()
         if self._orphans_at is None or self._orphans_at <= now:
             self._crew.start(("orphans",), partial(self._clear_orphans, roster))
-        for name, one in self._rounds.items():
-            for target, post in one.posts.items():
-                if post.look_at <= now:
-                    self._start(name, target)
+        while self._agenda and self._agenda[0][0] <= now:
+            at, name, target = heapq.heappop(self._agenda)
+            one = self._rounds.get(name)
+            post = None if one is None else one.posts.get(target)
+            if one is not None and post is not None and post.look_at == at:
+                # Planned again at once: a delivery that a defect ends plans nothing itself.
+                one.posts[target] = planned = replace(post, look_at=now + self._verify_every)
+                self._plan(name, target, planned)
+                self._start(name, target)
 
     def retries(self, now: datetime) -> list[datetime]:
         """When targets that rest are tried again. Mere looking is left to the beat of the sweep."""
-        posts = (post for one in self._rounds.values() for post in one.posts.values())
-        return [post.look_at for post in posts if post.rests and post.look_at > now]
+        return [look_at for look_at in self._resting.values() if look_at > now]
 
     def health(self, name: str) -> list[health.TargetHealth]:
         one = self._rounds[name]
@@ -164,7 +189,8 @@ class Courier:
             if now is None or now.enrolment.targets.get(target) is not publisher:
                 # A reload came between: once more, with the publisher that counts now.
                 continue
-            now.posts[target] = replace(post, ahead=None)
+            now.posts[target] = noted = replace(post, ahead=None)
+            self._plan(name, target, noted)
             if now.grant.access is not grant.access:
                 continue
             if post.ahead is not None:

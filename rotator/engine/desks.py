@@ -36,6 +36,11 @@ class Desk:
     def is_held(self, now: datetime) -> bool:
         return self.held_until is not None and self.held_until > now
 
+    @property
+    def is_odd(self) -> bool:
+        """Whether a sweep must ask it, for the store alone does not tell when."""
+        return self.anew or self.fell_back is not None or self.held_until is not None or self.grant.due_at is None
+
     def wants_look(self, now: datetime) -> bool:
         """Whether it is to be looked at although the store does not name it as due."""
         return self.anew or self.fell_back is not None or (self.grant.due_at is None and self.look_at <= now)
@@ -48,11 +53,30 @@ class Desks:
         self._tools = tools
         self._courier = courier
         self._desks: dict[str, Desk] = {}
+        # In the order in which they became odd: a set's order would change from run to run.
+        self._odd: dict[str, Desk] = {}
         self._undecided: set[str] = set()
         self.strangers = 0
 
     def __iter__(self) -> Iterator[Desk]:
         return iter(self._desks.values())
+
+    def __len__(self) -> int:
+        return len(self._desks)
+
+    def odd(self) -> list[Desk]:
+        """Those that a sweep must ask; all others are due when the store says so."""
+        return list(self._odd.values())
+
+    def mind(self, desk: Desk) -> None:
+        """Something of a desk changed: keep the list of the odd ones true."""
+        name = desk.enrolment.name
+        if self._desks.get(name) is not desk:
+            return
+        if desk.is_odd:
+            self._odd[name] = desk
+        else:
+            self._odd.pop(name, None)
 
     def get(self, name: str) -> Desk | None:
         return self._desks.get(name)
@@ -81,6 +105,7 @@ class Desks:
             desk.anew = enrolment.name in stored and stored[enrolment.name].identity != grant.identity
             desk.fell_back = None if old is None else old.fell_back
         self._desks, self._undecided = desks, set(desks)
+        self._odd = {name: desk for name, desk in desks.items() if desk.is_odd}
         self.strangers = len(stored.keys() - desks.keys())
         self._courier.take_over((desk.enrolment, desk.grant) for desk in desks.values())
 
@@ -90,12 +115,14 @@ class Desks:
         desk = self._desks.get(grant.name)
         if desk is not None and desk.grant.identity == grant.identity:
             desk.grant = grant
+            self.mind(desk)
             self._courier.saved(grant)
 
     def look_again(self, now: datetime) -> None:
         """Wall time was set: no time that was planned by it holds any more."""
         for desk in self._desks.values():
             desk.look_at, desk.held_until = now, None
+            self.mind(desk)
         self._courier.look_again()
 
     def distrust(self, moment: Moment, high_water: datetime) -> None:

@@ -112,7 +112,7 @@ class Scheduler:
         self._crew.start(("tend",), self._roster.tend)
         self._courier.sweep(self._roster)
         held = 0
-        for desk in self._desks:
+        for desk in self._desks.odd():
             if desk.is_held(now):
                 held += 1
             elif desk.wants_look(now):
@@ -145,7 +145,7 @@ class Scheduler:
         return moment.now
 
     def _next(self, upcoming: datetime | None, now: datetime) -> datetime | None:
-        held = [desk.held_until for desk in self._desks if desk.held_until is not None and desk.held_until > now]
+        held = [desk.held_until for desk in self._desks.odd() if desk.held_until is not None and desk.held_until > now]
         # Retries of the same second share a sweep: a thousand of them are no reason for a thousand.
         times = [max(at, now + TOGETHER) for at in (*held, *self._courier.retries(now))]
         return min(times if upcoming is None else [*times, upcoming], default=None)
@@ -170,6 +170,7 @@ class Scheduler:
             raise
         else:
             desk.held_until, desk.failures = None, 0
+            self._desks.mind(desk)
         self.ring()
 
     def _hold(self, desk: Desk) -> None:
@@ -177,12 +178,14 @@ class Scheduler:
         desk.failures += 1
         pause = policy.backoff(desk.failures, HOLD, self._tools.dice.chance())
         desk.held_until = self._tools.clock.now() + pause
+        self._desks.mind(desk)
 
     async def _rotation(self, desk: Desk, wish: Wish, adopted: lifecycle.Adopted | None = None) -> Result:
         if (fell_back := desk.fell_back) is not None:
             await self._note(desk, lifecycle.ClockFellBack())
             if desk.fell_back is fell_back:
                 desk.fell_back = None
+                self._desks.mind(desk)
         if adopted is not None:
             await self._note(desk, adopted)
         try:
@@ -193,6 +196,7 @@ class Scheduler:
                 self._desks.saved(theirs)
             raise
         desk.anew = False
+        self._desks.mind(desk)
         if result.grant != desk.grant:
             # Looked again under the lease and found what another saved.
             self._desks.saved(result.grant)

@@ -39,6 +39,11 @@ class Notifier:
         """The whole interval of sd_watchdog_enabled(3); whoever pings does so at half of it or more often."""
         return self._watchdog
 
+    @property
+    def listens(self) -> bool:
+        """Whether a notification socket was given (sd_notify(3))."""
+        return self._enabled
+
     def ready(self, status: str) -> None:
         """``READY=1`` and the status in one datagram; also ends a reload."""
         self._tell("READY=1", status)

@@ -137,7 +137,7 @@ class Simulation:
                 bus=bus,
                 roster=self.roster,
                 watcher=world.BlindWatcher(),
-                supervisor=world.QuietSupervisor(),
+                supervisor=world.QuietSupervisor(listens=False),
                 # A sweep a minute: over months the beats would cost more than the rotations.
                 timing=Timing(sweep_every=MINUTE, verify_every=5 * MINUTE),
             )

@@ -308,8 +308,9 @@ class BlindWatcher:
 class QuietSupervisor:
     """The port `ports.Supervisor`: keeps what it was told, in order."""
 
-    def __init__(self, watchdog: timedelta | None = None) -> None:
+    def __init__(self, watchdog: timedelta | None = None, *, listens: bool = True) -> None:
         self.watchdog = watchdog
+        self.listens = listens
         self.heard: list[tuple[str, str]] = []
 
     def ready(self, status: str) -> None:
