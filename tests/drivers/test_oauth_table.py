@@ -105,8 +105,10 @@ CASES = [
     *(case(answered(200, body), C.DOUBTFUL, "HTTP 200: there is no access token")
       for body in (b"[]", b"null", b"1", b'"a"', b"{}", b'{"access_token":""}', b'{"access_token":null}',
                    b'{"access_token":7}', b'{"access_token":"a b"}', b'{"error":{"code":4}}', b'{"error":""}')),
-    case(answered(200, b"<!DOCTYPE html>", HTML), C.MISCONFIGURED, "HTTP 200: a web page came", "`token_url`", SOON),
-    case(answered(200, b"\n <html>", NOWHERE), C.MISCONFIGURED, "HTTP 200: a web page came", "`token_url`", SOON),
+    case(answered(200, b"<!DOCTYPE html>", HTML), (C.MISCONFIGURED, C.BUSY), "HTTP 200: a web page came", "`token_url`",
+         SOON),
+    case(answered(200, b"\n <html>", NOWHERE), (C.MISCONFIGURED, C.BUSY), "HTTP 200: a web page came", "`token_url`",
+         SOON),
     # --- the status alone
     *(case(answered(status, b"", ("location", "https://u:p@other.example:8443/path?token=x#f")), C.MISCONFIGURED,
            f"HTTP {status}: a redirect, which is never followed, to https://other.example:8443", "`token_url`")

@@ -127,8 +127,10 @@ ROWS: tuple[Row, ...] = (
     Row("the answer was cut off; tokens may have been issued in it", success(Body.CUT), C.DOUBTFUL),
     Row("the answer is not JSON; tokens may have been issued in it", success(Body.BROKEN), C.DOUBTFUL),
     Row("there is no access token in the answer that may be used", success(Body.UNUSABLE), C.DOUBTFUL),
+    # Something else than the provider's token code answered, which says nothing of a login's credentials: a latch would
+    # outlive the maintenance. The budget holds it to a few tries a day.
     Row("a web page came, not a token: a login, a maintenance or a portal page", success(Body.PAGE), C.MISCONFIGURED,
-        mend=URL, pace=SOON),
+        C.BUSY, mend=URL, pace=SOON),
     # --- the status alone
     Row("a redirect, which is never followed", status(range(300, 400)), C.MISCONFIGURED,
         mend="if the move is right, write the new address into `token_url`"),
