@@ -5,7 +5,6 @@ Level-triggered: a target is settled to what the store says, whether it was neve
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -16,36 +15,11 @@ from rotator.core.errors import Misconfigured, RotatorError, Transient
 from rotator.core.grants import Grant
 from rotator.core.ports import Delivery, Enrolment, Publisher, Roster, Watcher
 from rotator.core.publication import Found, Publication, Settled
+from rotator.engine.agenda import Agenda, Post
 from rotator.engine.crew import Crew
 from rotator.engine.rotation import Tools
 
 RETRY = policy.Rules(backoff_base=timedelta(seconds=1), backoff_cap=timedelta(seconds=30))
-
-
-@dataclass(frozen=True, slots=True)
-class Post:
-    """What we know of one target: ``generation`` is what stands there (None: not known to be ours), ``look_at``
-    when to settle it next, ``trouble`` why it is not right. ``ahead`` is set where it holds a newer generation than
-    our store. ``repairs`` counts how often in a row it was found changed by somebody else."""
-
-    look_at: datetime
-    generation: int | None = None
-    lineage: str = ""
-    trouble: str = ""
-    failures: int = 0
-    repairs: int = 0
-    ahead: Settled | None = None
-    recorded: bool = False
-
-    @property
-    def rests(self) -> bool:
-        """Whether it has a retry of its own, so that a touch is no reason to hurry: its folder may be what is being
-        mended, and with somebody who changes it whenever we do it would be an endless race."""
-        return self.failures > 0 or self.repairs > 0
-
-    def holds(self, grant: Grant) -> bool:
-        access = grant.access
-        return access is not None and self.lineage == grant.lineage and self.generation == access.generation
 
 
 @dataclass(slots=True)
@@ -79,10 +53,7 @@ class Courier:
         self._ring = ring
         self._behind = behind
         self._rounds: dict[str, _Round] = {}
-        # When to look at which target, soonest first; an entry that its post has outlived is passed over. The sweep's
-        # cost follows what is due, not how many targets there are.
-        self._agenda: list[tuple[datetime, str, str]] = []
-        self._resting: dict[tuple[str, str], datetime] = {}
+        self._agenda = Agenda()
         self._places: frozenset[str] = frozenset()
         self._orphans_at: datetime | None = None
         self._stuck: dict[tuple[str, str], str] = {}
@@ -134,36 +105,28 @@ class Courier:
 
     def _plan_anew(self) -> None:
         self._agenda.clear()
-        self._resting.clear()
         for name, one in self._rounds.items():
             for target, post in one.posts.items():
                 self._plan(name, target, post)
 
     def _plan(self, name: str, target: str, post: Post) -> None:
-        heapq.heappush(self._agenda, (post.look_at, name, target))
-        if post.rests:
-            self._resting[name, target] = post.look_at
-        else:
-            self._resting.pop((name, target), None)
+        self._agenda.plan((name, target), post.look_at, rests=post.rests)
 
     def sweep(self, roster: Roster) -> None:
         """Look at every target whose time has come, and at what ``roster`` configures no more."""
         now = self._tools.clock.now()
         if self._orphans_at is None or self._orphans_at <= now:
             self._crew.start(("orphans",), partial(self._clear_orphans, roster))
-        while self._agenda and self._agenda[0][0] <= now:
-            at, name, target = heapq.heappop(self._agenda)
-            one = self._rounds.get(name)
-            post = None if one is None else one.posts.get(target)
-            if one is not None and post is not None and post.look_at == at:
-                # Planned again at once: a delivery that a defect ends plans nothing itself.
-                one.posts[target] = planned = replace(post, look_at=now + self._verify_every)
-                self._plan(name, target, planned)
-                self._start(name, target)
+        for name, target in self._agenda.due(now):
+            # Planned again at once: a delivery that a defect ends plans nothing itself.
+            posts = self._rounds[name].posts
+            posts[target] = replace(posts[target], look_at=now + self._verify_every)
+            self._plan(name, target, posts[target])
+            self._start(name, target)
 
     def retries(self, now: datetime) -> list[datetime]:
         """When targets that rest are tried again. Mere looking is left to the beat of the sweep."""
-        return [look_at for look_at in self._resting.values() if look_at > now]
+        return self._agenda.alarms(now)
 
     def health(self, name: str) -> list[health.TargetHealth]:
         one = self._rounds[name]
