@@ -171,7 +171,7 @@ class Daemon:
         """Until the alarm, a beat or a kick rings; what merely changed is announced without a sweep."""
         try:
             async with self._parts.clock.deadline(self._beat * 1.5):
-                while not (scheduler.bell.is_set() or self._stop.is_set() or self._reload_asked):
+                while not self._is_rung:
                     await self._changed.wait()
                     self._changed.clear()
                     # Ready or not, the beat tells the rest: thousands of grants must not be examined for each that
@@ -200,7 +200,14 @@ class Daemon:
             supervisor.status(line)
 
     def _on_change(self) -> None:
-        self._changed.set()
+        # Once ready only what rings is worth a look; thousands of tasks that end are not.
+        if not self._ready or self._is_rung:
+            self._changed.set()
+
+    @property
+    def _is_rung(self) -> bool:
+        rung = self._scheduler is not None and self._scheduler.bell.is_set()
+        return rung or self._stop.is_set() or self._reload_asked
 
     async def _drain(self, scheduler: Scheduler) -> None:
         """Save every exchange in flight, asking the supervisor for time; then give deliveries a moment."""

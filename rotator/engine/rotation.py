@@ -97,9 +97,9 @@ async def _leased(enrolment: Enrolment, tools: Tools, saved: Callable[[Grant], N
         yield scribe
     finally:
         try:
-            await shielded(tools.store.release(lease))
+            await tools.store.release(lease)
         except RotatorError:
-            # What was saved is saved; a lease that could not be given back runs out.
+            # What was saved is saved; a lease that could not be given back, or not for a cancellation, runs out.
             pass
 
 

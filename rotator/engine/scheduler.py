@@ -19,6 +19,7 @@ from rotator.core.grants import Grant
 from rotator.core.ports import Roster, Watcher
 from rotator.core.publication import Settled
 from rotator.engine import rotation
+from rotator.engine.alarm import Alarm
 from rotator.engine.crew import Crew, Key
 from rotator.engine.delivery import Courier
 from rotator.engine.desks import Desk, Desks
@@ -55,7 +56,8 @@ class Scheduler:
         self._desks = Desks(tools, self._courier)
         self._former: list[Roster] = []
         self._moment = tools.clock.moment()
-        self._draining = False
+        self._alarm = Alarm(tools.clock, self.ring)
+        self._draining = self._crowded = False
         self.bell = asyncio.Event()
 
     # --- who is enrolled ---------------------------------------------------------------------------------------
@@ -120,7 +122,10 @@ class Scheduler:
                 self._rotate(desk)
         try:
             # What nobody configures any more and what is held stays due in the store; it must not fill the window.
-            for name in await tools.store.due(now, IN_FLIGHT + self._desks.strangers + held):
+            window = IN_FLIGHT + self._desks.strangers + held
+            names = await tools.store.due(now, window)
+            self._crowded = len(names) == window
+            for name in names:
                 due = self._desks.get(name)
                 if due is not None and not due.is_held(now):
                     self._rotate(due)
@@ -129,7 +134,7 @@ class Scheduler:
             tools.bus.tell(events.StoreTroubled(at=now, reason=str(error), doing="the sweep could not ask the store"))
             return False
         if alarm:
-            tools.clock.alarm(self._next(upcoming, now), self.ring)
+            self._alarm.set(self._next(upcoming, now))
         return True
 
     def _read_clock(self) -> datetime:
@@ -171,7 +176,8 @@ class Scheduler:
         else:
             desk.held_until, desk.failures = None, 0
             self._desks.mind(desk)
-        self.ring()
+        # The store tells it as well: that a rotation ended is no reason for a sweep, unless others did not fit in.
+        self._alarm.mind(self._tools.clock.now() if self._crowded else desk.held_until or desk.grant.due_at)
 
     def _hold(self, desk: Desk) -> None:
         # Without it a failure that the record does not know would be due again at once: a tight loop.
