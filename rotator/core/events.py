@@ -314,6 +314,21 @@ class ChainLost(GrantEvent):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
+class RefreshTokenEnding(GrantEvent):
+    """No exchange has succeeded for so long that the refresh token itself nears its end. ``ends_at`` is an estimate by
+    the provider's ``refresh_lifetime``."""
+
+    name = "grant.refresh_ending"
+    level = Level.ERROR
+    ends_at: datetime
+
+    @property
+    def sentence(self) -> str:
+        left = "has probably ended" if self.ends_at <= self.at else f"probably ends in {brief(self.ends_at - self.at)}"
+        return f"{self.grant}: the refresh token {left}; after that only a login starts a new chain"
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class PersonNeeded(GrantEvent):
     name = "grant.person_needed"
     level = Level.ERROR

@@ -40,6 +40,14 @@ class OutcomeClass(StrEnum):
     MISCONFIGURED = "misconfigured"
 
 
+class Charge(StrEnum):
+    """How a password exchange that was not granted counts on the budget; “not sent” never does."""
+
+    ONE = "one login"
+    NONE = "nobody looked at the credentials"
+    HALF = "the provider counts: half of what is left is given up"
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a provider granted. ``access`` is None where it may not be used (granted in part);
@@ -58,7 +66,9 @@ class Outcome:
     """How one token request ended.
 
     ``message`` says it for a person and holds no secret; ``mend`` is the mending step. ``retry_after`` is what the
-    provider asked for. ``pace`` is the slow retry (first delay, longest delay) of what an operator must mend.
+    provider asked for. ``pace`` is the slow retry (first delay, longest delay) of what waiting alone may not mend; None
+    means the usual one of its class. ``charge`` is about a password exchange, ``barred`` about a refresh: the client
+    may not refresh at all, so that only a login is left.
     """
 
     cls: OutcomeClass
@@ -66,7 +76,9 @@ class Outcome:
     mend: str = ""
     answer: Answer | None = None
     retry_after: timedelta | None = None
-    pace: tuple[timedelta, timedelta] = (timedelta(minutes=15), timedelta(hours=1))
+    pace: tuple[timedelta, timedelta] | None = None
+    charge: Charge = Charge.ONE
+    barred: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +137,8 @@ class Grant:
 
     ``identity`` is a keyed hash of provider, client and resource owner: under another identity the stored tokens
     belong to somebody else. ``due_at`` None means that nothing happens until a person or a changed secret acts.
-    ``debits`` are the times of password exchanges. ``unproven`` means that the clock may have been wrong when
+    ``debits`` are the times of password exchanges. ``remarks`` are the oddities of the last granted answer, told when
+    they come and not while they stay. ``unproven`` means that the clock may have been wrong when
     validity was judged: refresh before trusting.
     """
 
@@ -146,6 +159,7 @@ class Grant:
     due_at: datetime | None = None
     exchanged_at: datetime | None = None
     unproven: bool = False
+    remarks: tuple[str, ...] = ()
 
     def holds_valid(self, now: datetime) -> bool:
         return self.access is not None and self.access.is_valid(now)

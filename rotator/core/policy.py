@@ -11,6 +11,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 ZERO = timedelta(0)
+OPERATOR_PACE = (timedelta(minutes=15), timedelta(hours=1))
+"""First and longest delay of a retry where only an operator can mend."""
 SHORT_LIFETIME = timedelta(minutes=2)
 CLOCK_TOLERANCE = timedelta(seconds=2)
 
@@ -55,14 +57,20 @@ class Budget:
     def left(self, debits: tuple[datetime, ...], now: datetime) -> int:
         return max(0, self.limit - len(self.within(debits, now)))
 
+    def halved(self, debits: tuple[datetime, ...], at: datetime, now: datetime) -> tuple[datetime, ...]:
+        """The same debits with half of what they leave, rounded up, spent as well at ``at``."""
+        left = self.left(debits, now)
+        return debits + (at,) * (left - left // 2)
+
     def within(self, debits: tuple[datetime, ...], now: datetime) -> tuple[datetime, ...]:
         """The debits that still count. One from the future (the clock was set back) counts as well."""
         return tuple(at for at in debits if at > now - self.window)
 
-    def allowed_at(self, debits: tuple[datetime, ...], now: datetime, *, retry: bool = False) -> datetime:
+    def allowed_at(self, debits: tuple[datetime, ...], now: datetime, *, at_once: bool = False) -> datetime:
         """The earliest time of the next password exchange; ``now`` or before means at once.
 
-        ``retry`` is the one extra try after a lost answer: it counts against the limit but need not keep apart.
+        ``at_once`` is for what need not keep apart but counts against the limit like any other: the one extra try
+        after a lost answer, and the first with credentials that a person has just changed.
         """
         if self.limit == 0:
             return now + self.window
@@ -70,7 +78,7 @@ class Budget:
         earliest = now
         if len(counting) >= self.limit:
             earliest = counting[-self.limit] + self.window
-        if counting and not retry:
+        if counting and not at_once:
             earliest = max(earliest, counting[-1] + self.apart)
         return earliest
 

@@ -56,6 +56,7 @@ def write(grant: Grant) -> Record:
         "due_at": _at(grant.due_at),
         "exchanged_at": _at(grant.exchanged_at),
         "unproven": grant.unproven,
+        "remarks": list(grant.remarks),
     }  # fmt: skip
 
 
@@ -105,6 +106,8 @@ def _read(record: Record) -> Grant:
         due_at=_maybe(record["due_at"]),
         exchanged_at=_maybe(record["exchanged_at"]),
         unproven=record["unproven"],
+        # Records that were written before there were remarks lack them.
+        remarks=tuple(_text(remark) for remark in record.get("remarks", ())),
     )  # fmt: skip
 
 

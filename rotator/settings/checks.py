@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
 from rotator.core.errors import Misconfigured
+from rotator.core.policy import Reuse
 from rotator.core.publication import Format, fill
 from rotator.settings.models import Auth, Grant, Provider, Settings, Target, Vault
 from rotator.settings.problems import Problem, suggest
@@ -197,6 +199,12 @@ def warnings(settings: Settings) -> Iterator[Problem]:
     for name, provider in settings.providers.items():
         if provider.token_url.startswith("http:") and not is_loopback(provider.token_url):
             yield Problem(("providers", name, "token_url"), "is not encrypted: credentials and tokens travel in clear")
+        if provider.reuse is Reuse.KILLS_FAMILY and timedelta(0) < provider.grace <= provider.deadline:
+            yield Problem(
+                ("providers", name, "grace"),
+                f"is over when an answer that never comes is given up at providers.{name}.deadline, so the one "
+                "forgiven resend comes too late; make deadline shorter than grace",
+            )
     for name, vault in settings.vault.items():
         if vault.address.startswith("http:") and not is_loopback(vault.address):
             yield Problem(("vault", name, "address"), "is not encrypted: tokens travel in clear text")

@@ -56,6 +56,28 @@ def test_a_login_drops_the_tokens_of_an_older_chain() -> None:
     assert (story.grant.refresh, story.grant.previous_refresh) == (None, None)
 
 
+def test_that_there_is_no_refresh_token_is_told_once() -> None:
+    story = Story(build.empty(), build.replace(build.FORGIVING, budget=build.policy.Budget(limit=9)))
+    for number in range(5):
+        story.exchange(build.granted(number, refresh=build.NO_REFRESH))
+    assert names(story.told).count("answer.odd") == 1
+    story.exchange(build.granted("with one"))
+    story.exchange(build.DEAD)
+    story.exchange(build.granted("without again", refresh=build.NO_REFRESH))
+    assert names(story.told).count("answer.odd") == 2, "it had gone away, so it is news"
+
+
+def test_a_remark_is_told_when_it_comes_and_not_while_it_stays() -> None:
+    story = due()
+    for seconds in (61, 62, 4000):
+        skew = f"the provider's clock is {seconds} s ahead of ours"
+        story.exchange(build.granted(seconds, remarks=(skew, "`token_type` is missing")))
+    assert names(story.told).count("answer.odd") == 2
+    story.exchange(build.granted("well"))
+    story.exchange(build.granted("odd", remarks=("`token_type` is missing",)))
+    assert names(story.told).count("answer.odd") == 3
+
+
 def test_remarks_of_the_answer_are_told() -> None:
     story = due()
     story.exchange(build.granted(remarks=("expires_in was missing",)))
@@ -213,6 +235,103 @@ def test_what_an_operator_must_mend_keeps_the_pace_of_the_outcome_once_expired()
         assert story.grant.due_at is not None
         waits.append(story.grant.due_at - story.now)
     assert waits == [5 * MINUTE, 10 * MINUTE, 15 * MINUTE, 15 * MINUTE]
+
+
+CERTIFICATE = build.failed(OutcomeClass.NOT_SENT, pace=(MINUTE, 15 * MINUTE))
+
+
+def test_what_waiting_alone_does_not_mend_is_not_hammered_though_nothing_was_sent() -> None:
+    story = Story(build.fresh(), build.FORGIVING, 2 * HOUR)
+    times = exchanges(story, CERTIFICATE, 3 * HOUR)
+    gaps = [later - sooner for sooner, later in itertools.pairwise(times)]
+    assert gaps[:5] == [MINUTE, 2 * MINUTE, 4 * MINUTE, 8 * MINUTE, 15 * MINUTE]
+
+
+def test_but_never_waits_past_the_expiry_of_what_readers_hold() -> None:
+    story = Story(build.fresh(trouble=build.trouble(count=9)), build.FORGIVING, QUARTER_TO)
+    story.exchange(CERTIFICATE)
+    assert story.wait() == (15 * MINUTE) / 2
+
+
+# --- a client that may not refresh ------------------------------------------------------------------------------
+
+BARRED = build.failed(OutcomeClass.MISCONFIGURED, message="HTTP 400 unauthorized_client", barred=True)
+
+
+def test_a_client_that_may_not_refresh_logs_in_once_and_it_is_told() -> None:
+    story = Story(build.fresh(previous_refresh=build.secret("refresh-0")), build.FORGIVING, QUARTER_TO)
+    assert story.exchange(BARRED).kind is Kind.REFRESH
+    (lost,) = (event for event in story.told if event.name == "grant.chain_lost")
+    assert "unauthorized_client" in lost.sentence
+    assert "next: password exchange" in lost.sentence
+    assert story.wait() == ZERO
+    assert story.exchange(build.granted()).kind is Kind.PASSWORD, "the token before would be refused in the same way"
+    assert story.grant.debits == (NOON + QUARTER_TO,)
+
+
+@pytest.mark.parametrize("password", [True, False])
+def test_without_a_login_to_spend_the_refresh_token_is_kept_and_tried_slowly(password: bool) -> None:
+    debits = (NOON, NOON + MINUTE, NOON + 2 * MINUTE)
+    story = Story(build.fresh(debits=debits), build.FORGIVING if password else build.FORGIVING_ALONE, QUARTER_TO)
+    times = exchanges(story, BARRED, 4 * HOUR)
+    assert story.grant.refresh == build.secret("refresh-1")
+    assert story.grant.debits == debits
+    assert times[-1] - times[-2] == HOUR
+    assert story.exchange(build.granted()).kind is Kind.REFRESH
+
+
+def test_a_client_that_may_not_refresh_never_exceeds_the_budget() -> None:
+    story, sent = Story(build.fresh(), build.FORGIVING), []
+    while story.at < 5 * DAY:
+        story.wait()
+        order = story.look().order
+        if isinstance(order, lifecycle.Exchange):
+            if order.kind is Kind.PASSWORD:
+                sent.append(story.at)
+            story.end(BARRED if order.kind is Kind.REFRESH else build.granted(len(sent)))
+    assert len(sent) >= 13, "and spends it: readers get what they can"
+    assert all(later - sooner >= DAY for sooner, later in zip(sent, sent[3:], strict=False))
+
+
+def test_a_login_that_the_client_may_not_do_latches() -> None:
+    story = Story(build.empty(), build.FORGIVING)
+    story.exchange(BARRED)
+    assert story.grant.latch is not None
+
+
+# --- the refresh token nears its end ----------------------------------------------------------------------------
+
+
+def test_a_refresh_token_that_nears_its_end_is_told_once() -> None:
+    story = due()
+    exchanges(story, build.MISCONFIGURED, 20 * DAY)
+    told = [event for event in story.told if event.name == "grant.refresh_ending"]
+    assert len(told) == 1
+    assert 0 <= (told[0].at - (NOON + 11 * DAY)).total_seconds() <= 3600
+    assert "2d" in told[0].sentence or "3d" in told[0].sentence
+
+
+def test_each_new_refresh_token_nears_its_own_end() -> None:
+    story = due()
+    exchanges(story, build.NOT_SENT, 12 * DAY)
+    story.exchange(build.granted())
+    exchanges(story, build.NOT_SENT, 12 * DAY)
+    assert names(story.told).count("grant.refresh_ending") == 2
+
+
+def test_a_short_refresh_token_is_told_in_its_last_quarter_and_an_unknown_one_never() -> None:
+    for lifetime, count in ((8 * HOUR, 1), (None, 0)):
+        story = Story(build.fresh(), build.replace(build.FORGIVING, refresh_lifetime=lifetime))
+        exchanges(story, build.NOT_SENT, 5 * HOUR)
+        assert names(story.told).count("grant.refresh_ending") == 0
+        exchanges(story, build.NOT_SENT, 20 * DAY)
+        assert names(story.told).count("grant.refresh_ending") == count
+
+
+def test_a_fleet_that_rotates_hears_nothing_of_the_end() -> None:
+    story = due()
+    exchanges(story, build.granted(), 30 * DAY)
+    assert "grant.refresh_ending" not in names(story.told)
 
 
 # --- somebody asks ----------------------------------------------------------------------------------------------

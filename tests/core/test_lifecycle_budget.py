@@ -9,7 +9,7 @@ import pytest
 from build import DAY, HOUR, MINUTE, NOON, SECOND, ZERO, Story, names, ordered, rests
 
 from rotator.core import lifecycle
-from rotator.core.grants import Grant, Kind, Outcome, OutcomeClass
+from rotator.core.grants import Charge, Grant, Kind, Outcome, OutcomeClass
 
 DEAD_CHAIN = build.fresh(refresh=None, due_at=NOON)
 
@@ -30,6 +30,59 @@ def test_a_lost_login_is_tried_once_more_after_five_seconds_and_both_count() -> 
     sent = logins(story, build.DOUBTFUL, DAY)
     assert sent == [ZERO, 5 * SECOND, 5 * SECOND + 15 * MINUTE]
     assert build.left(story.grant, story.moment, story.rules) == 0
+
+
+UNREAD = build.failed(OutcomeClass.MISCONFIGURED, charge=Charge.NONE)
+
+
+def test_a_login_that_nobody_looked_at_is_neither_counted_nor_latched_and_tried_slowly() -> None:
+    story = Story(DEAD_CHAIN, build.FORGIVING)
+    sent = logins(story, UNREAD, 5 * HOUR)
+    assert story.grant.latch is None
+    assert story.grant.debits == ()
+    gaps = [later - sooner for sooner, later in itertools.pairwise(sent) if later > HOUR]
+    assert min(gaps) >= MINUTE
+    assert gaps[-1] == HOUR
+    assert story.exchange(build.granted()).kind is Kind.PASSWORD
+
+
+def test_the_extra_try_outlives_a_login_that_nobody_looked_at() -> None:
+    story = Story(DEAD_CHAIN, build.FORGIVING)
+    story.exchange(build.DOUBTFUL)
+    story.exchange(UNREAD)
+    assert story.grant.password_lost
+    assert len(story.grant.debits) == 1
+
+
+TOO_MANY = build.failed(OutcomeClass.BUSY, charge=Charge.HALF)
+
+
+@pytest.mark.parametrize(("limit", "sent"), [(0, 0), (1, 1), (2, 1), (3, 2), (4, 2), (5, 2), (9, 3), (16, 4)])
+def test_too_many_requests_at_a_login_gives_up_half_of_what_is_left(limit: int, sent: int) -> None:
+    rules = build.replace(build.FORGIVING, budget=build.policy.Budget(limit=limit))
+    assert len(logins(Story(DEAD_CHAIN, rules), TOO_MANY, DAY)) == sent
+
+
+def test_what_was_given_up_comes_back_with_the_login_that_it_was_given_up_for() -> None:
+    story = Story(DEAD_CHAIN, build.FORGIVING)
+    story.exchange(TOO_MANY)
+    assert build.left(story.grant, story.moment, story.rules) == 1
+    assert story.rules.budget.left(story.grant.debits, NOON + DAY) == 3
+
+
+def test_too_many_requests_at_a_refresh_costs_no_budget() -> None:
+    story = Story(build.fresh(), build.FORGIVING)
+    story.exchange(TOO_MANY)
+    assert story.grant.debits == ()
+
+
+def test_a_page_of_an_hour_at_a_login_leaves_one_of_three() -> None:
+    """A portal or a maintenance page counts, for it may be the answer to a password, but is asked again sparingly."""
+    page = build.failed(OutcomeClass.BUSY, pace=(30 * MINUTE, 8 * HOUR))
+    story = Story(DEAD_CHAIN, build.FORGIVING)
+    assert logins(story, page, HOUR) == [ZERO, 30 * MINUTE]
+    assert build.left(story.grant, story.moment, story.rules) == 1
+    assert story.exchange(build.granted()).kind is Kind.PASSWORD
 
 
 @pytest.mark.parametrize("outcome", [build.BUSY, build.failed(OutcomeClass.BUSY, retry_after=SECOND)])
@@ -183,12 +236,48 @@ def test_the_latch_is_released_by_other_credentials_and_holds_again_with_the_nex
 
 
 def test_new_credentials_do_not_go_round_the_budget() -> None:
+    """What holds is the limit of the window. The distance between two logins is there for a daemon that repeats itself;
+    a person who has just mended the password is another event, and need not watch the readers wait for it."""
     story = Story(DEAD_CHAIN, build.FORGIVING)
     story.exchange(build.REFUSED)
-    rest = rests(story.look(SECOND, credentials="new credentials"))
-    assert rest.until == NOON + 15 * MINUTE
+    for number in (1, 2):
+        assert ordered(story.look(SECOND, credentials=f"try {number}")).kind is Kind.PASSWORD
+        story.end(build.REFUSED, credentials=f"try {number}")
+    rest = rests(story.look(SECOND, credentials="right at last"))
+    assert rest.until == NOON + DAY
     story.wait()
-    assert ordered(story.look(credentials="new credentials")).kind is Kind.PASSWORD
+    assert ordered(story.look(credentials="right at last")).kind is Kind.PASSWORD
+
+
+def test_a_secret_file_that_flaps_between_two_wrong_ones_stays_within_the_limit() -> None:
+    story, sent = Story(DEAD_CHAIN, build.FORGIVING), []
+    for beat in range(3 * 24 * 60):
+        credentials = ("one", "other")[beat % 2]
+        if isinstance(story.look(MINUTE, credentials=credentials).order, lifecycle.Exchange):
+            sent.append(story.at)
+            story.end(build.REFUSED, credentials=credentials)
+    assert all(later - sooner >= DAY for sooner, later in zip(sent, sent[3:], strict=False)), "3 in any 24 hours"
+    assert 3 <= len(sent) <= 9
+
+
+def test_a_crash_loop_with_changing_credentials_stays_within_the_limit() -> None:
+    story, sent = Story(DEAD_CHAIN, build.FORGIVING), 0
+    for beat in range(1000):
+        if isinstance(story.look(SECOND, credentials=f"try {beat}").order, lifecycle.Exchange):
+            sent += 1
+            if beat % 2:
+                story.reboot()
+            else:
+                story.end(build.REFUSED, credentials=f"try {beat}")
+    assert sent == 3
+
+
+def test_only_the_change_itself_goes_at_once() -> None:
+    story = Story(DEAD_CHAIN, build.FORGIVING)
+    story.exchange(build.REFUSED)
+    ordered(story.look(SECOND, credentials="new"))
+    story.end(build.BUSY, credentials="new")
+    assert rests(story.look(MINUTE, credentials="new", asked=True)).until == NOON + SECOND + 15 * MINUTE
 
 
 def test_force_releases_the_latch() -> None:

@@ -72,16 +72,16 @@ def test_slow_backoff_doubles() -> None:
 DEBITS = st.lists(st.timedeltas(-3 * DAY, DAY).map(lambda span: NOON + span), max_size=6).map(tuple)
 
 
-@given(debits=DEBITS, limit=st.integers(1, 4), retry=st.booleans())
+@given(debits=DEBITS, limit=st.integers(1, 4), at_once=st.booleans())
 def test_who_waits_until_it_is_allowed_never_exceeds_the_budget(
-    debits: tuple[build.datetime, ...], limit: int, retry: bool
+    debits: tuple[build.datetime, ...], limit: int, at_once: bool
 ) -> None:
     budget = Budget(limit=limit)
-    at = budget.allowed_at(debits, NOON, retry=retry)
+    at = budget.allowed_at(debits, NOON, at_once=at_once)
     assert at >= NOON
     past = tuple(debit for debit in debits if debit <= NOON)
     assert budget.left(past, at) >= 1
-    if not retry:
+    if not at_once:
         assert all(at - debit >= budget.apart for debit in past)
 
 
@@ -93,7 +93,7 @@ def test_a_debit_from_the_future_counts_as_one_of_now(debits: tuple[build.dateti
 
 
 @pytest.mark.parametrize(
-    ("ago", "retry", "allowed_in"),
+    ("ago", "at_once", "allowed_in"),
     [
         ((), False, ZERO),
         ((MINUTE,), False, 14 * MINUTE),
@@ -107,8 +107,8 @@ def test_a_debit_from_the_future_counts_as_one_of_now(debits: tuple[build.dateti
         ((5 * HOUR, 4 * HOUR, 3 * HOUR, 2 * HOUR), False, 20 * HOUR),
     ],
 )
-def test_allowed_at(ago: tuple[timedelta, ...], retry: bool, allowed_in: timedelta) -> None:
-    assert Budget().allowed_at(tuple(NOON - span for span in ago), NOON, retry=retry) == NOON + allowed_in
+def test_allowed_at(ago: tuple[timedelta, ...], at_once: bool, allowed_in: timedelta) -> None:
+    assert Budget().allowed_at(tuple(NOON - span for span in ago), NOON, at_once=at_once) == NOON + allowed_in
 
 
 def test_a_budget_of_none_allows_none() -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from rotator.core.grants import Kind
+from rotator.core.grants import Charge, Kind
 from rotator.core.grants import OutcomeClass as C
 from rotator.core.ports import HttpAnswer, Reach
 from rotator.drivers.oauth import Encoding, Profile, bodies, table
@@ -17,9 +17,10 @@ from rotator.drivers.oauth.verdicts import classify
 PROFILE = Profile(token_url="https://p.example/token", error_map={"BAD_REFRESH_TOKEN": "invalid_grant"})
 JSON = ("content-type", "application/json")
 HTML = ("content-type", "text/html; charset=UTF-8")
-SLOW = (timedelta(minutes=15), timedelta(hours=1))
 DEPLOY = (timedelta(minutes=5), timedelta(hours=1))
 SOON = (timedelta(minutes=1), timedelta(minutes=15))
+SPARING = (timedelta(minutes=30), timedelta(hours=8))
+Pace = tuple[timedelta, timedelta] | None
 
 
 def failed(reach: Reach, failure: str, status: int | None = None) -> HttpAnswer:
@@ -42,13 +43,18 @@ class Case:
     password: C
     message: str
     mend: str = ""
-    pace: tuple[timedelta, timedelta] = SLOW
+    pace: Pace = None
+    password_pace: Pace = None
+    charge: Charge = Charge.ONE
+    barred: bool = False
 
 
-def case(answer: HttpAnswer, cls: C | tuple[C, C], message: str, mend: str = "", pace: object = SLOW) -> Case:
+def case(
+    answer: HttpAnswer, cls: C | tuple[C, C], message: str, mend: str = "", pace: Pace = None, *,
+    password_pace: Pace = None, charge: Charge = Charge.ONE, barred: bool = False,
+) -> Case:  # fmt: skip
     refresh, password = cls if isinstance(cls, tuple) else (cls, cls)
-    assert isinstance(pace, tuple)
-    return Case(answer, refresh, password, message, mend, pace)
+    return Case(answer, refresh, password, message, mend, pace, password_pace or pace, charge, barred)
 
 
 HALF = {"access_token": "a", "token_type": "mac", "refresh_token": "r"}
@@ -61,8 +67,8 @@ CASES = [
     case(failed(Reach.NOTHING, "proxy"), C.NOT_SENT, "proxy", "`proxy`"),
     case(failed(Reach.CONNECTED, "connect timeout"), C.NOT_SENT, "connect timeout"),
     case(failed(Reach.CONNECTED, "reset"), C.NOT_SENT, "reset"),
-    case(failed(Reach.CONNECTED, "certificate"), C.NOT_SENT, "certificate", "`ca_file`"),
-    case(failed(Reach.CONNECTED, "tls"), C.NOT_SENT, "tls", "never skipped"),
+    case(failed(Reach.CONNECTED, "certificate"), C.NOT_SENT, "certificate", "`ca_file`", SOON),
+    case(failed(Reach.CONNECTED, "tls"), C.NOT_SENT, "tls", "never skipped", SOON),
     case(failed(Reach.NOTHING, "protocol"), C.NOT_SENT, "protocol", "`token_url`"),
     case(failed(Reach.NOTHING, "a word of tomorrow"), C.NOT_SENT, "tomorrow"),
     # --- written, no answer
@@ -78,10 +84,16 @@ CASES = [
     case(oauth(400, "invalid_client", "The client credentials are invalid"), C.REFUSED,
          "HTTP 400 invalid_client (The client credentials are invalid)", "check `client_id` and `client_secret`"),
     case(oauth(401, "invalid_client"), C.REFUSED, "HTTP 401 invalid_client"),
-    case(oauth(400, "unauthorized_client"), C.MISCONFIGURED, "unauthorized_client", "grant types"),
-    case(oauth(400, "unsupported_grant_type"), C.MISCONFIGURED, "unsupported_grant_type", "grant types"),
+    case(oauth(400, "unauthorized_client"), C.MISCONFIGURED, "unauthorized_client", "grant types",
+         barred=True),
+    case(oauth(400, "unsupported_grant_type"), C.MISCONFIGURED, "unsupported_grant_type", "grant types",
+         barred=True),
     case(oauth(400, "invalid_scope"), C.MISCONFIGURED, "invalid_scope", "`scope`"),
     case(oauth(400, "invalid_request"), C.MISCONFIGURED, "invalid_request", "`encoding`"),
+    case(oauth(400, "invalid_request", 'Missing parameters. "username" and "password" required'), C.MISCONFIGURED,
+         "invalid_request (Missing parameters", "`encoding`"),
+    case(oauth(400, "invalid_request", "Invalid grant_type parameter or parameter missing"), C.MISCONFIGURED,
+         "invalid_request (Invalid grant_type", "it saw no grant_type", charge=Charge.NONE),
     *(case(oauth(status, code), C.BUSY, f"HTTP {status} {code}")
       for code in ("temporarily_unavailable", "server_error", "slow_down", "internal_failure")
       for status in (200, 400, 500)),
@@ -106,9 +118,9 @@ CASES = [
       for body in (b"[]", b"null", b"1", b'"a"', b"{}", b'{"access_token":""}', b'{"access_token":null}',
                    b'{"access_token":7}', b'{"access_token":"a b"}', b'{"error":{"code":4}}', b'{"error":""}')),
     case(answered(200, b"<!DOCTYPE html>", HTML), (C.MISCONFIGURED, C.BUSY), "HTTP 200: a web page came", "`token_url`",
-         SOON),
+         SOON, password_pace=SPARING),
     case(answered(200, b"\n <html>", NOWHERE), (C.MISCONFIGURED, C.BUSY), "HTTP 200: a web page came", "`token_url`",
-         SOON),
+         SOON, password_pace=SPARING),
     # --- the status alone
     *(case(answered(status, b"", ("location", "https://u:p@other.example:8443/path?token=x#f")), C.MISCONFIGURED,
            f"HTTP {status}: a redirect, which is never followed, to https://other.example:8443", "`token_url`")
@@ -125,14 +137,14 @@ CASES = [
     case(answered(403), C.MISCONFIGURED, "HTTP 403: access is forbidden", "blocked"),
     *(case(answered(status), C.MISCONFIGURED, f"HTTP {status}: there is no token endpoint here", "`token_url`", DEPLOY)
       for status in (404, 405, 410, 421, 501)),
-    case(answered(407), C.MISCONFIGURED, "HTTP 407: the proxy", "`proxy`"),
+    case(answered(407), C.MISCONFIGURED, "HTTP 407: the proxy", "`proxy`", charge=Charge.NONE),
     case(answered(408), C.NOT_SENT, "HTTP 408: the server gave up waiting"),
     *(case(answered(status), C.MISCONFIGURED, f"HTTP {status}: the form of the request", "`encoding`")
       for status in (411, 413, 414, 415, 431)),
     case(answered(423), (C.MISCONFIGURED, C.REFUSED), "HTTP 423: the account or the resource is locked", "unlock"),
     *(case(answered(status), C.MISCONFIGURED, f"HTTP {status}: the request is refused", "blocked")
       for status in (402, 406, 409, 418, 422, 451, 499)),
-    *(case(answered(status), C.BUSY, f"HTTP {status}: too many requests") for status in (425, 429)),
+    *(case(answered(status), C.BUSY, f"HTTP {status}: too many requests", charge=Charge.HALF) for status in (425, 429)),
     case(answered(503, b"<html>", HTML), C.BUSY, "HTTP 503: the server is overloaded"),
     *(case(answered(status), C.DOUBTFUL, f"HTTP {status}: a gateway failed") for status in (502, 504, 520, 524)),
     *(case(answered(status), C.DOUBTFUL, f"HTTP {status}: the server failed") for status in (500, 505, 511, 525, 599)),
@@ -147,7 +159,8 @@ def test_every_outcome_has_its_class_and_its_words(expected: Case) -> None:
         assert outcome.cls is cls
         assert expected.message in outcome.message
         assert expected.mend in outcome.mend
-        assert outcome.pace == expected.pace
+        assert outcome.pace == (expected.pace if kind is Kind.REFRESH else expected.password_pace)
+        assert (outcome.charge, outcome.barred) == (expected.charge, expected.barred)
         assert (outcome.answer is not None) == (cls in (C.GRANTED, C.PARTIAL))
         if cls in (C.MISCONFIGURED, C.REFUSED):
             assert outcome.mend, "a person must act and is not told how"

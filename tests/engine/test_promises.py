@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 
 from rotator.core import errors, events
-from rotator.core.grants import Grant, Kind, OutcomeClass
+from rotator.core.grants import Grant, Kind, Outcome, OutcomeClass
 from rotator.core.policy import Budget, Rules
 from rotator.core.ports import Lease
 from rotator.core.publication import Publication
@@ -68,6 +68,37 @@ def test_an_answer_that_another_process_was_ahead_of_is_told_and_its_generation_
             held = stage.place().holds
             assert isinstance(held, Publication) and held.value == Secret("theirs")
         assert "thrown away" in next(event.sentence for event in stage.told if event.name == "answer.odd")
+
+    play(story)
+
+
+def test_a_refresh_token_found_dead_because_another_process_spent_it_costs_no_login() -> None:
+    """The store is asked again before a dead chain is believed: the save of that verdict is compared with what is
+    there, and what another one saved meanwhile is used."""
+
+    async def story() -> None:
+        stage = Stage(latency=5 * SECOND)
+        async with stage.play():
+            await stage.pass_time(MINUTE)
+            (mine,) = stage.stored()
+            assert mine.due_at is not None
+            stage.provider.override.append(Outcome(cls=OutcomeClass.REFRESH_DEAD, message="HTTP 400 invalid_grant"))
+            await stage.clock.wait_until(mine.due_at + SECOND)
+            assert [kind for _, kind in stage.exchanges()] == [Kind.PASSWORD, Kind.REFRESH], "ours is in flight"
+            now = stage.clock.now()
+            access = AccessToken(Secret("theirs"), "bearer", None, now, now + HOUR, 2)
+            theirs = replace(
+                mine, generation=2, access=access, refresh=Secret("refresh-1"), intent=None, due_at=now + HOUR / 2
+            )
+            stage.store._put(theirs, now)
+            await stage.pass_time(HOUR / 4)
+            held = stage.place().holds
+            assert isinstance(held, Publication) and held.value == Secret("theirs")
+            assert stage.stored() == [theirs]
+            await stage.pass_time(HOUR)
+        assert "grant.chain_lost" not in stage.names()
+        assert [kind for _, kind in stage.exchanges()].count(Kind.PASSWORD) == 1, "the enrolment's own"
+        assert stage.stored()[0].generation >= 3
 
     play(story)
 

@@ -40,6 +40,26 @@ def test_plain_http_that_is_allowed_is_warned_about(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("keys", "warned"),
+    [
+        ('grace = "10s"', True),
+        ('grace = "30s"', True),
+        ('grace = "10s"\ndeadline = "10s"', True),
+        ('grace = "10s"\ndeadline = "9s"', False),
+        ('grace = "31s"', False),
+        ('grace = "0s"', False),
+        ('grace = "10s"\nreuse = "harmless"', False),
+    ],
+)
+def test_a_deadline_that_outlasts_the_grace_is_warned_about(tmp_path: Path, keys: str, warned: bool) -> None:
+    warnings = [line.partition(": ")[2] for line in load(tmp_path, GRANT + PROVIDER + keys).warnings]
+    assert warnings == warned * [
+        "providers.example.grace is over when an answer that never comes is given up at providers.example.deadline, "
+        "so the one forgiven resend comes too late; make deadline shorter than grace"
+    ]
+
+
 def test_all_problems_are_told_at_once_also_those_between_tables(tmp_path: Path) -> None:
     text = """\
     [log]

@@ -4,7 +4,7 @@ Pure: everything it needs is handed in, and the same input gives the same answer
 *before* it follows an order and tells the events *after* the save.
 
 `facts` are the words: what came back or rang, and what to do next. `choices` says what would be done and from when,
-`looks` begins it, `conclusions` answers what came back, `findings` what the world turned out to be.
+`looks` begins it, `conclusions` and `gains` answer what came back, `findings` what the world turned out to be.
 """
 
 from __future__ import annotations

@@ -24,26 +24,31 @@ class Choice:
     mend: str = ""
 
 
-def choose(grant: Grant, fact: facts.Due, moment: Moment, rules: Rules) -> Choice:
-    """The exchange that would follow now, with the earliest time at which it may."""
+def choose(grant: Grant, fact: facts.Due, moment: Moment, rules: Rules, *, changed: bool = False) -> Choice:
+    """The exchange that would follow now, with the earliest time at which it may.
+
+    ``changed``: a person has just changed refused credentials, so that a login need not keep apart from the last.
+    """
     now = moment.now
     if fact.wanted is Kind.PASSWORD:
         return Choice(now, Kind.PASSWORD)
     if grant.doubt is not None and grant.refresh is not None:
-        return _choose_in_doubt(grant, grant.doubt, fact, moment, rules)
+        return _choose_in_doubt(grant, grant.doubt, fact, moment, rules, changed)
     if grant.refresh is not None:
         return Choice(now, Kind.REFRESH)
     if grant.previous_refresh is not None and rules.reuse is Reuse.HARMLESS:
         return Choice(now, Kind.REFRESH, Source.PREVIOUS)
-    return _choose_password(grant, fact, now, rules)
+    return _choose_password(grant, fact, now, rules, changed)
 
 
-def _choose_in_doubt(grant: Grant, doubt: Doubt, fact: facts.Due, moment: Moment, rules: Rules) -> Choice:
+def _choose_in_doubt(
+    grant: Grant, doubt: Doubt, fact: facts.Due, moment: Moment, rules: Rules, changed: bool
+) -> Choice:
     """Resend where that can cost nothing; else serve on, and recover before the access token expires."""
     now = moment.now
     if rules.reuse is Reuse.HARMLESS or grace_left(doubt, moment, rules) is not None:
         return Choice(now, Kind.REFRESH)
-    recovery = _choose_password(grant, fact, now, rules)
+    recovery = _choose_password(grant, fact, now, rules, changed)
     if fact.forced and recovery.kind is not None:
         return recovery
     serves_until = _serves_until(grant, doubt, now)
@@ -79,7 +84,7 @@ def _serves_until(grant: Grant, doubt: Doubt, now: datetime) -> datetime | None:
     return access.expires_at
 
 
-def _choose_password(grant: Grant, fact: facts.Due, now: datetime, rules: Rules) -> Choice:
+def _choose_password(grant: Grant, fact: facts.Due, now: datetime, rules: Rules, changed: bool) -> Choice:
     if not rules.password:
         lost = "the refresh token is dead" if grant.generation else "no token yet"
         return Choice(
@@ -88,7 +93,7 @@ def _choose_password(grant: Grant, fact: facts.Due, now: datetime, rules: Rules)
         )  # fmt: skip
     if fact.forced:
         return Choice(now, Kind.PASSWORD)
-    at = rules.budget.allowed_at(grant.debits, now, retry=grant.password_lost)
+    at = rules.budget.allowed_at(grant.debits, now, at_once=grant.password_lost or changed)
     return Choice(at, Kind.PASSWORD, why=BUDGET_SPENT if at > now else "")
 
 

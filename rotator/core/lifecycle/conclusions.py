@@ -6,10 +6,20 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from rotator.core import events, policy
-from rotator.core.grants import Answer, Doubt, Grant, Intent, Kind, Latch, Outcome, OutcomeClass, Source, Trouble
-from rotator.core.lifecycle import choices, facts
+from rotator.core.grants import (
+    Charge,
+    Doubt,
+    Grant,
+    Intent,
+    Kind,
+    Latch,
+    Outcome,
+    OutcomeClass,
+    Source,
+    Trouble,
+)
+from rotator.core.lifecycle import choices, facts, gains
 from rotator.core.policy import Moment, Rules
-from rotator.core.tokens import AccessToken, Secret
 
 PARTIAL_RETRY = timedelta(seconds=30)
 PASSWORD_RETRY = timedelta(seconds=5)
@@ -17,18 +27,27 @@ RETRY_AFTER_FLOOR = timedelta(seconds=1)
 RETRY_AFTER_CAP = timedelta(hours=1)
 BUSY_FLOOR = timedelta(seconds=60)
 REPEAT_FLOOR = timedelta(seconds=60)
+ENDING = timedelta(days=3)
 
 
 def conclude(grant: Grant, fact: facts.Concluded, moment: Moment, rules: Rules, chance: float) -> facts.Step:
     """Close the intent and answer by class. Raises ValueError where there was no intent: a defect of the caller."""
-    intent, outcome = grant.intent, fact.outcome
+    intent = grant.intent
     if intent is None:
         raise ValueError("an exchange was concluded that no intent announced")
-    grant = replace(grant, intent=None, exchanged_at=moment.now)
+    step = _answered(replace(grant, intent=None, exchanged_at=moment.now), intent, fact, moment, rules, chance)
+    ending = _ending(grant, step.grant, moment.now, rules)
+    return step if ending is None else replace(step, events=(*step.events, ending))
+
+
+def _answered(
+    grant: Grant, intent: Intent, fact: facts.Concluded, moment: Moment, rules: Rules, chance: float
+) -> facts.Step:
+    outcome = fact.outcome
     if outcome.cls is OutcomeClass.GRANTED and outcome.answer is not None and outcome.answer.access is not None:
-        return _granted(grant, intent, outcome.answer, outcome.answer.access, fact, moment, rules, chance)
-    if intent.kind is Kind.PASSWORD and outcome.cls is OutcomeClass.NOT_SENT:
-        grant = replace(grant, debits=_refunded(grant.debits, intent.moment.now))
+        return gains.granted(grant, intent, outcome.answer, outcome.answer.access, fact, moment, rules, chance)
+    if intent.kind is Kind.PASSWORD:
+        grant = replace(grant, debits=_charged(grant.debits, intent, outcome, moment.now, rules))
     if intent.interactive:
         # A person's own try that failed tells the person; the schedule, the latch and the chain stay as they were.
         return _fail(grant, intent, outcome, moment, grant.due_at, keep_trouble=True)
@@ -40,59 +59,17 @@ def conclude(grant: Grant, fact: facts.Concluded, moment: Moment, rules: Rules, 
             return _doubtful(grant, intent, outcome, moment, rules, chance)
         case OutcomeClass.REFUSED:
             return _refused(grant, fact, moment)
+        case OutcomeClass.MISCONFIGURED if intent.kind is Kind.PASSWORD and not _counts(outcome):
+            return _waiting(grant, intent, outcome, moment, rules, chance)
         case OutcomeClass.MISCONFIGURED | OutcomeClass.REFRESH_DEAD if intent.kind is Kind.PASSWORD:
             # A login that the provider answers with “wrong request” or “no such grant” is stopped like a refused one.
             return _refused(grant, fact, moment)
+        case OutcomeClass.MISCONFIGURED if outcome.barred and _may_log_in(grant, moment.now, rules):
+            return _barred(grant, intent, outcome, moment)
         case OutcomeClass.REFRESH_DEAD:
             return _refresh_dead(grant, intent, outcome, moment, rules)
         case _:
             return _waiting(grant, intent, outcome, moment, rules, chance)
-
-
-def _granted(
-    grant: Grant, intent: Intent, answer: Answer, value: Secret, fact: facts.Concluded, moment: Moment, rules: Rules,
-    chance: float,
-) -> facts.Step:  # fmt: skip
-    now = moment.now
-    last_good = grant.access.lifetime if grant.access is not None else None
-    lifetime = policy.lifetime(answer.lifetime, rules, last_good)
-    generation = grant.generation + 1
-    access = AccessToken(value, answer.token_type, answer.scope, fact.sent_at, fact.sent_at + lifetime, generation)
-    due_at = policy.due_at(fact.sent_at, lifetime, now, rules, chance)
-    refresh, previous = _succession(grant, intent, answer.refresh)
-    remarks = list(answer.remarks)
-    if lifetime < policy.SHORT_LIFETIME and (last_good is None or last_good >= policy.SHORT_LIFETIME):
-        remarks.append(
-            f"tokens live only {events.brief(lifetime)}; an outage longer than a few seconds reaches readers"
-        )
-    if refresh is None:
-        remarks.append("the provider gave no refresh token; the next rotation needs the password")
-    renewed = replace(
-        grant, generation=generation, access=access, refresh=refresh, previous_refresh=previous, refreshed_at=now,
-        doubt=None, latch=None, trouble=None, password_lost=False, due_at=due_at, unproven=False,
-        debits=rules.budget.within(grant.debits, now),
-    )  # fmt: skip
-    told: list[events.Event] = [
-        events.Rotated(
-            at=now, grant=grant.name, kind=intent.kind.value, generation=generation,
-            expires_at=access.expires_at, due_at=due_at,
-        )
-    ]  # fmt: skip
-    if grant.latch is not None:
-        told.append(events.Unlatched(at=now, grant=grant.name, why="a person's own exchange was granted"))
-    told.extend(events.AnswerOdd(at=now, grant=grant.name, remark=remark) for remark in remarks)
-    return facts.Step(renewed, facts.Rest(due_at), tuple(told))
-
-
-def _succession(grant: Grant, intent: Intent, fresh: Secret | None) -> tuple[Secret | None, Secret | None]:
-    """The refresh token to use next and the one before it (RFC 6749 section 6: absent means keep the old)."""
-    if intent.kind is Kind.PASSWORD:
-        # A login never keeps an older chain's token: it may be dead, and belongs to another family.
-        return fresh, None
-    spent = grant.refresh if intent.source is Source.CURRENT else grant.previous_refresh
-    if fresh is None or fresh == spent:
-        return spent, None
-    return fresh, spent
 
 
 def _partial(grant: Grant, intent: Intent, outcome: Outcome, moment: Moment, rules: Rules) -> facts.Step:
@@ -103,7 +80,7 @@ def _partial(grant: Grant, intent: Intent, outcome: Outcome, moment: Moment, rul
         # A login that brought nothing at all: what was held, in doubt or not, stays.
         kept = replace(grant, password_lost=False)
         return _fail(kept, intent, outcome, moment, _after(kept, PARTIAL_RETRY, moment, rules))
-    refresh, previous = _succession(grant, intent, fresh)
+    refresh, previous = gains.succession(grant, intent, fresh)
     kept = replace(
         grant, generation=grant.generation + 1, refresh=refresh, previous_refresh=previous,
         refreshed_at=moment.now, doubt=None, password_lost=False,
@@ -167,6 +144,21 @@ def _refresh_dead(grant: Grant, intent: Intent, outcome: Outcome, moment: Moment
     return replace(step, events=(*step.events, *told))
 
 
+def _may_log_in(grant: Grant, now: datetime, rules: Rules) -> bool:
+    return rules.password and rules.budget.allowed_at(grant.debits, now) <= now
+
+
+def _barred(grant: Grant, intent: Intent, outcome: Outcome, moment: Moment) -> facts.Step:
+    """The client may not refresh, so its refresh token is worth nothing and a login is due. Where the budget allows
+    none the token is kept and asked with again, slowly: the provider may have been told better meanwhile."""
+    bare = replace(grant, doubt=None, refresh=None, previous_refresh=None)
+    now = moment.now
+    step = _fail(bare, intent, outcome, moment, now)
+    plan = f"next: {Kind.PASSWORD} exchange"
+    told = events.ChainLost(at=now, grant=grant.name, reason=outcome.message, plan=plan)
+    return replace(step, events=(*step.events, told))
+
+
 def _refused(grant: Grant, fact: facts.Concluded, moment: Moment) -> facts.Step:
     outcome = fact.outcome
     default = f"change the credentials of grants.{grant.name}, or run `rotator rotate --force {grant.name}`"
@@ -186,15 +178,17 @@ def _waiting(grant: Grant, intent: Intent, outcome: Outcome, moment: Moment, rul
     if outcome.cls is OutcomeClass.BUSY:
         asked = BUSY_FLOOR * 2 ** min(count - 1, 6) if outcome.retry_after is None else outcome.retry_after
         pause = max(pause, min(max(asked, RETRY_AFTER_FLOOR), RETRY_AFTER_CAP))
-    elif outcome.cls is OutcomeClass.MISCONFIGURED:
-        pause = policy.slow_backoff(count, *outcome.pace)
+        if outcome.pace is not None:
+            pause = max(pause, policy.slow_backoff(count, *outcome.pace))
+    elif outcome.cls is OutcomeClass.MISCONFIGURED or outcome.pace is not None:
+        pause = policy.slow_backoff(count, *(outcome.pace or policy.OPERATOR_PACE))
         if grant.access is not None and grant.access.is_valid(now):
             # A deploy or a firewall page of some minutes must not cost the readers their token: while one is valid,
             # never wait longer than half of what is left.
             pause = min(pause, max((grant.access.expires_at - now) / 2, REPEAT_FLOOR))
     if intent.kind is Kind.REFRESH:
         return _fail(grant, intent, outcome, moment, now + pause)
-    if outcome.cls is not OutcomeClass.NOT_SENT:
+    if _counts(outcome):
         # The one extra try after a lost answer was this one.
         grant = replace(grant, password_lost=False)
     return _fail(grant, intent, outcome, moment, _after(grant, pause, moment, rules))
@@ -228,6 +222,36 @@ def _fail(
     )  # fmt: skip
     failed = replace(grant, due_at=next_at, trouble=before if keep_trouble else trouble)
     return facts.Step(failed, facts.Rest(next_at, outcome.message), (told,))
+
+
+def _counts(outcome: Outcome) -> bool:
+    """Whether a login that ended so may have been looked at."""
+    return outcome.cls is not OutcomeClass.NOT_SENT and outcome.charge is not Charge.NONE
+
+
+def _charged(
+    debits: tuple[datetime, ...], intent: Intent, outcome: Outcome, now: datetime, rules: Rules
+) -> tuple[datetime, ...]:
+    """The debits after a login that was not granted; its own was made with the intent."""
+    if not _counts(outcome):
+        return _refunded(debits, intent.moment.now)
+    if outcome.charge is Charge.HALF:
+        # “Too many” is how a provider speaks before it locks the account.
+        return rules.budget.halved(debits, intent.moment.now, now)
+    return debits
+
+
+def _ending(before: Grant, after: Grant, now: datetime, rules: Rules) -> events.RefreshTokenEnding | None:
+    """Told by the first exchange that fails when the refresh token, by estimate, has little time left: while rotation
+    goes on it never comes so far, as every exchange renews it."""
+    since, last = before.refreshed_at, before.exchanged_at
+    if since is None or rules.refresh_lifetime is None or after.refresh is None or after.refreshed_at != since:
+        return None
+    ends_at = since + rules.refresh_lifetime
+    ending_at = ends_at - min(ENDING, rules.refresh_lifetime / 4)
+    if now < ending_at or (last is not None and last >= ending_at):
+        return None
+    return events.RefreshTokenEnding(at=now, grant=before.name, ends_at=ends_at)
 
 
 def _refunded(debits: tuple[datetime, ...], at: datetime) -> tuple[datetime, ...]:

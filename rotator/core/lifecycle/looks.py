@@ -15,7 +15,7 @@ from rotator.core.publication import rfc3339
 def look(grant: Grant, fact: facts.Due, moment: Moment, rules: Rules, chance: float) -> facts.Step:
     """One exchange is begun at most; an open intent is first taken for what it is, a lost answer."""
     told: list[events.Event] = []
-    now = moment.now
+    now, changed = moment.now, False
     if grant.intent is not None:
         grant, crashed = _recall(grant, moment, rules, chance)
         told.extend(crashed)
@@ -26,8 +26,10 @@ def look(grant: Grant, fact: facts.Due, moment: Moment, rules: Rules, chance: fl
                 replace(grant, due_at=None), facts.Rest(None, f"latched: {grant.latch.reason}"), tuple(told)
             )
         told.append(events.Unlatched(at=now, grant=grant.name, why=released))
-        grant = replace(grant, latch=None, trouble=None, due_at=now)
-    choice = choices.choose(grant, fact, moment, rules)
+        grant, changed = replace(grant, latch=None, trouble=None, due_at=now), True
+    # Whoever mended the credentials need not wait until the next login may be; the limit of the window holds all the
+    # same, so that a secret file that flaps between two wrong ones locks no account.
+    choice = choices.choose(grant, fact, moment, rules, changed=changed)
     if choice.kind is None:
         return _rest_for_a_person(grant, choice, told, now)
     starts, why = _starts(grant, fact, choice, now, rules)

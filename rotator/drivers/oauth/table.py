@@ -2,11 +2,12 @@
 
 Order of evidence: how far the request got, then the JSON ``error`` whatever the status (RFC 6749 section 5.2; some
 send ``invalid_grant`` with 403 or 200), then the body of a 2xx, then the status. Never ``error_description``: its
-text varies by server, version and language.
+text varies by server, version and language (it may only spare a login from being counted, see `verdicts`).
 
 What the classes cost: NOT_SENT is tried again freely. BUSY waits as asked. DOUBTFUL may have spent the refresh
 token. REFRESH_DEAD ends the chain. REFUSED latches at once, so that no account is ever locked by us. MISCONFIGURED
-keeps every token and is tried again slowly, at ``pace``; a password exchange latches on it as well.
+keeps every token and is tried again slowly, at ``pace``; a password exchange latches on it as well, unless the
+answer proves that nobody looked at the credentials.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass
 from datetime import timedelta
 
-from rotator.core.grants import Kind, OutcomeClass
+from rotator.core.grants import Charge, Kind, OutcomeClass
 from rotator.core.grants import OutcomeClass as C
 from rotator.core.ports import Reach
 from rotator.drivers.oauth.bodies import Body
@@ -35,15 +36,16 @@ class Finding:
 Fits = Callable[[Finding], bool]
 Pace = tuple[timedelta, timedelta]
 
-SLOW: Pace = (timedelta(minutes=15), timedelta(hours=1))
 DEPLOY: Pace = (timedelta(minutes=5), timedelta(hours=1))
 SOON: Pace = (timedelta(minutes=1), timedelta(minutes=15))
+# Of the three logins of a day one is left after a page of half an hour, and after one of an hour.
+SPARING: Pace = (timedelta(minutes=30), timedelta(hours=8))
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """``what`` says it in a message where the provider gave no error code. ``password`` and ``password_mend`` stand
-    where a password exchange differs from a refresh."""
+    """``what`` says it in a message where the provider gave no error code. What begins with ``password`` stands where a
+    password exchange differs from a refresh. ``pace``, ``charge`` and ``barred`` are those of the outcome."""
 
     what: str
     fits: Fits
@@ -51,13 +53,19 @@ class Row:
     password: OutcomeClass | None = None
     mend: str = ""
     password_mend: str = ""
-    pace: Pace = SLOW
+    pace: Pace | None = None
+    password_pace: Pace | None = None
+    charge: Charge = Charge.ONE
+    barred: bool = False
 
     def cls(self, kind: Kind) -> OutcomeClass:
         return self.password if self.password is not None and kind is Kind.PASSWORD else self.refresh
 
     def mending(self, kind: Kind) -> str:
         return self.password_mend if self.password_mend and kind is Kind.PASSWORD else self.mend
+
+    def pacing(self, kind: Kind) -> Pace | None:
+        return self.password_pace if self.password_pace is not None and kind is Kind.PASSWORD else self.pace
 
 
 def unsent(*failures: str) -> Fits:
@@ -104,16 +112,20 @@ ROWS: tuple[Row, ...] = (
     Row("no connection", unsent("dns", "refused", "unreachable", "connection"), C.NOT_SENT, mend=NETWORK),
     Row("no connection through the proxy", unsent("proxy"), C.NOT_SENT, mend="check `proxy` of the provider"),
     Row("no connection in time", unsent("connect timeout", "timeout", "reset"), C.NOT_SENT, mend=NETWORK),
-    Row("not proven to be the right server", unsent("certificate", "tls"), C.NOT_SENT, mend=TRUST),
+    Row("not proven to be the right server", unsent("certificate", "tls"), C.NOT_SENT, mend=TRUST,
+        pace=SOON),
     Row("a request that cannot be written", unsent("protocol"), C.NOT_SENT, mend=URL),
     Row("nothing was sent", unsent(), C.NOT_SENT, mend=NETWORK),
     # --- it left, and nobody knows (a write that failed half-way is among these)
     Row("no answer came back", unanswered, C.DOUBTFUL),
     # --- the provider's own word, in any status
     Row("the grant is dead", error("invalid_grant"), C.REFRESH_DEAD, C.REFUSED, password_mend=LOGIN),
+    # No probe from time to time: a refused client latches like a refused user, and what is latched sends nothing. A
+    # secret that was put right releases the latch, and the refresh token is kept for that.
     Row("the client is refused", error("invalid_client"), C.REFUSED, mend=CLIENT),
+    # Some give a refresh token with every login and let the client use none: only another login is left to it.
     Row("the client may not do this", error("unauthorized_client", "unsupported_grant_type"), C.MISCONFIGURED,
-        mend="have the provider allow this client the grant types password and refresh_token"),
+        mend="have the provider allow this client the grant types password and refresh_token", barred=True),
     Row("the scope is refused", error("invalid_scope"), C.MISCONFIGURED, mend="remove or correct `scope`"),
     Row("the request is not understood", error("invalid_request"), C.MISCONFIGURED, mend=PROVIDER),
     Row("the provider is busy", error("temporarily_unavailable", "server_error", "slow_down", "internal_failure"),
@@ -128,9 +140,10 @@ ROWS: tuple[Row, ...] = (
     Row("the answer is not JSON; tokens may have been issued in it", success(Body.BROKEN), C.DOUBTFUL),
     Row("there is no access token in the answer that may be used", success(Body.UNUSABLE), C.DOUBTFUL),
     # Something else than the provider's token code answered, which says nothing of a login's credentials: a latch would
-    # outlive the maintenance. The budget holds it to a few tries a day.
+    # outlive the maintenance. But it counts, and is tried sparingly: where `token_url` leads to a login form for
+    # people, the page may be the answer to a password that was looked at.
     Row("a web page came, not a token: a login, a maintenance or a portal page", success(Body.PAGE), C.MISCONFIGURED,
-        C.BUSY, mend=URL, pace=SOON),
+        C.BUSY, mend=URL, pace=SOON, password_pace=SPARING),
     # --- the status alone
     Row("a redirect, which is never followed", status(range(300, 400)), C.MISCONFIGURED,
         mend="if the move is right, write the new address into `token_url`"),
@@ -138,13 +151,15 @@ ROWS: tuple[Row, ...] = (
     Row("a login is asked for by something before the provider", status((401,)), C.MISCONFIGURED, mend=URL),
     Row("access is forbidden, perhaps by a firewall", status((403,)), C.MISCONFIGURED, mend=BLOCKED),
     Row("there is no token endpoint here", status((404, 405, 410, 421, 501)), C.MISCONFIGURED, mend=URL, pace=DEPLOY),
-    Row("the proxy asks for a login", status((407,)), C.MISCONFIGURED, mend="check `proxy` of the provider"),
+    # RFC 9110 section 15.5.8: the proxy's own answer; the request went no further.
+    Row("the proxy asks for a login", status((407,)), C.MISCONFIGURED, mend="check `proxy` of the provider",
+        charge=Charge.NONE),
     # RFC 9110 section 15.5.9: the server did not get the whole request.
     Row("the server gave up waiting for the request", status((408,)), C.NOT_SENT),
     Row("the form of the request is refused", status((411, 413, 414, 415, 431)), C.MISCONFIGURED, mend=PROVIDER),
     Row("the account or the resource is locked", status((423,)), C.MISCONFIGURED, C.REFUSED,
         mend="ask the provider to unlock it"),
-    Row("too many requests", status((425, 429)), C.BUSY),
+    Row("too many requests", status((425, 429)), C.BUSY, charge=Charge.HALF),
     Row("the request is refused", status(range(400, 500)), C.MISCONFIGURED, mend=BLOCKED),
     # RFC 9110 section 15.6.4: the server says itself that it is not handling requests now.
     Row("the server is overloaded or under maintenance", status((503,)), C.BUSY),

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
-from rotator.core.grants import Kind, Outcome, OutcomeClass
+from rotator.core.grants import Charge, Kind, Outcome, OutcomeClass
 from rotator.core.ports import HttpAnswer, Reach
 from rotator.drivers.oauth import bodies, table, words
 from rotator.drivers.oauth.profile import Encoding, Profile
@@ -37,8 +37,17 @@ def classify(
         mend=_mend(reading, row, kind, profile),
         answer=kept,
         retry_after=retry_after,
-        pace=row.pace,
+        pace=row.pacing(kind),
+        charge=Charge.NONE if _is_unread(reading) else row.charge,
+        barred=row.barred,
     )
+
+
+def _is_unread(reading: bodies.Reading) -> bool:
+    """Whether the provider says that it found no grant type: it then looked at nothing else, as a request without one
+    has no rules to be checked by (oauth2-php, and RFC 6749 section 4 by its order). Of text alone no class is made, and
+    here it can only spare a login from being counted."""
+    return reading.error == "invalid_request" and "grant_type" in (reading.text or "")
 
 
 def with_skew(outcome: Outcome, answer: HttpAnswer, now: datetime | None) -> Outcome:
@@ -80,8 +89,8 @@ def _message(
 
 def _mend(reading: bodies.Reading, row: table.Row, kind: Kind, profile: Profile) -> str:
     mend = row.mending(kind)
-    if reading.error == "invalid_request" and "grant_type" in (reading.text or ""):
-        # oauth2-php says so when it could not read the body at all; a hint to a person, never a class.
+    if _is_unread(reading):
+        # oauth2-php says so when it could not read the body at all.
         other = Encoding.FORM if profile.encoding is Encoding.JSON else Encoding.JSON
         mend += f'; it saw no grant_type, so perhaps it wants `encoding = "{other}"`'
     return mend
