@@ -42,6 +42,9 @@ class House:
     budget: str = ""
     timing: str = ""
     vault: str = ""
+    # More environment for everything that is run here, and a command that the daemon is run by.
+    extra: dict[str, str] = field(default_factory=dict)
+    before: tuple[str, ...] = ()
     lives: int = 0
 
     def __post_init__(self) -> None:
@@ -100,6 +103,7 @@ class House:
         return {
             "PATH": os.environ["PATH"], "LANG": "C.UTF-8",
             **{name: str(self.folder / folder) for name, folder in folders.items()},
+            **self.extra,
         }  # fmt: skip
 
     def command(self, *words: str) -> list[str]:
@@ -120,8 +124,8 @@ class House:
         log = self.folder / f"log-{self.lives:03}"
         with log.open("wb") as stream:
             popen = subprocess.Popen(
-                self.command("run"), env=self.environ, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=stream,
-                stderr=stream,
+                [*self.before, *self.command("run")], env=self.environ, cwd=self.folder, stdin=subprocess.DEVNULL,
+                stdout=stream, stderr=stream,
             )  # fmt: skip
         return Process(popen, log)
 

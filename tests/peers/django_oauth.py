@@ -31,6 +31,8 @@ class Exchanged:
     status: int = 0
     answered_at: float = 0.0
     access_token: str = field(default="", repr=False)
+    # The refresh token that was presented.
+    refresh_token: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

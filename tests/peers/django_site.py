@@ -104,7 +104,8 @@ def token(request: Any) -> Any:
     from oauth2_provider.views import TokenView
 
     number = next(_numbers)
-    _note(number=number, kind=request.POST.get("grant_type", ""), asked_at=time.time())
+    presented = request.POST.get("refresh_token", "")
+    _note(number=number, kind=request.POST.get("grant_type", ""), refresh_token=presented, asked_at=time.time())
     response = TokenView.as_view()(request)
     access = json.loads(response.content).get("access_token", "") if response.status_code == 200 else ""
     time.sleep(_hold_seconds)

@@ -185,6 +185,15 @@ def damaged(database: Path, why: str) -> StateDamaged:
     return StateDamaged(f"the state {database} is damaged ({why}) and stays as it is", mend=RESET)
 
 
+_LOOK = "look at its file system: is it full (inodes count too), mounted read-only or failing?"
+_MENDS = {
+    sqlite3.SQLITE_FULL: "make room on its file system",
+    sqlite3.SQLITE_READONLY: "mount its file system writable",
+    sqlite3.SQLITE_CANTOPEN: _LOOK,
+    sqlite3.SQLITE_IOERR: _LOOK,
+}
+
+
 def translated(error: sqlite3.Error, database: Path) -> RotatorError:
     """In our words: what waiting mends is Unavailable, what it does not is StateDamaged.
 
@@ -192,8 +201,7 @@ def translated(error: sqlite3.Error, database: Path) -> RotatorError:
     """
     if code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_ERROR):
         return damaged(database, str(error))
-    mend = "make room on its file system" if code(error) == sqlite3.SQLITE_FULL else ""
-    return Unavailable(f"the state {database} cannot be used: {error}", mend=mend)
+    return Unavailable(f"the state {database} cannot be used: {error}", mend=_MENDS.get(code(error), ""))
 
 
 def code(error: sqlite3.Error) -> int:

@@ -1,0 +1,1 @@
+"""The real process on a real machine that breaks under it."""
