@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import timedelta
@@ -118,34 +117,9 @@ class ConfiguredRoster:
         return self._vaults[name]
 
     def _open_vault(self, name: str) -> Vault:
-        from rotator.drivers import vault
+        from rotator.assembly import vaults
 
-        shape = self._plan.settings.vault[name]
-        address = vault.Address(
-            url=shape.address, namespace=shape.namespace, ca_file=shape.ca_file, timeout=shape.timeout
-        )
-        auth, key = shape.auth, f"vault.{name}.auth"
-        login: vault.Login
-        if auth.approle is not None:
-            login = vault.AppRoleLogin(
-                role_id=self._reader(auth.approle.role_id, f"{key}.approle.role_id"),
-                secret_id=self._reader(auth.approle.secret_id, f"{key}.approle.secret_id"),
-                mount=auth.approle.mount,
-            )
-        elif auth.token_file is not None:
-            login = vault.TokenFileLogin(self._read_file(str(auth.token_file), f"{key}.token_file"))
-        else:
-            assert auth.token is not None  # noqa: S101 (the settings know that one of three is there)
-            login = vault.TokenLogin(self._reader(auth.token, f"{key}.token"))
-        return vault.Vault(name, address, login, self._clock)
-
-    def _reader(self, shape: SecretReference, key: str) -> Callable[[], Awaitable[Secret]]:
-        reference = _reference(shape, key)
-        assert reference is not None  # noqa: S101 (required by the settings)
-        return lambda: asyncio.to_thread(secrets.read, reference, self._plan.environ)
-
-    def _read_file(self, path: str, key: str) -> Callable[[], Awaitable[Secret]]:
-        return lambda: asyncio.to_thread(secrets.read, Reference("file", Secret(path), key), self._plan.environ)
+        return vaults.of(name, self._plan, self._clock)
 
 
 def _rules(provider: Provider, grant: Grant) -> Rules:

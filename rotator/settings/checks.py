@@ -92,6 +92,16 @@ def _of_vault(path: Path, vault: Vault) -> Iterator[Problem]:
     chosen = [key for key in Auth.model_fields if getattr(vault.auth, key) is not None]
     if len(chosen) != 1:
         yield Problem((*path, "auth"), _exactly_one(Auth.model_fields, chosen))
+    pair = {"cert_file": vault.cert_file, "key_file": vault.key_file}
+    needs = vault.auth.cert is not None or any(pair.values())
+    for key in (key for key, file in pair.items() if needs and file is None):
+        reason = "auth.cert logs in with both" if vault.auth.cert is not None else "a certificate needs its key"
+        yield Problem((*path, key), f"is missing; {reason}: cert_file and key_file, PEM")
+    approle = vault.auth.approle
+    if approle is not None and approle.wrapped:
+        for key in ("secret_id", "role"):
+            if getattr(approle, key) is None:
+                yield Problem((*path, "auth", "approle", key), "is missing; wrapped = true needs it")
 
 
 def _exactly_one(keys: Iterable[str], chosen: list[str]) -> str:
@@ -171,10 +181,15 @@ def references(settings: Settings) -> Iterator[tuple[Path, SecretReference]]:
         yield from _given(("grants", name), {"client_secret": grant.client_secret, "password": grant.password})
     for name, vault in settings.vault.items():
         path = ("vault", name, "auth")
-        yield from _given(path, {"token": vault.auth.token})
-        if vault.auth.approle is not None:
-            approle = vault.auth.approle
-            yield from _given((*path, "approle"), {"role_id": approle.role_id, "secret_id": approle.secret_id})
+        auth = vault.auth
+        yield from _given(path, {"token": auth.token})
+        if auth.approle is not None:
+            found = {"role_id": auth.approle.role_id, "secret_id": auth.approle.secret_id}
+            yield from _given((*path, "approle"), found)
+        if auth.jwt is not None:
+            yield from _given((*path, "jwt"), {"token": auth.jwt.token})
+        if auth.userpass is not None:
+            yield from _given((*path, "userpass"), {"password": auth.userpass.password})
 
 
 def _given(path: Path, found: Mapping[str, SecretReference | None]) -> Iterator[tuple[Path, SecretReference]]:

@@ -6,6 +6,7 @@ A model knows one table by itself; what ties tables together is in `checks`.
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,6 +18,7 @@ from rotator.settings.values import (
     AbsolutePath,
     Duration,
     Mode,
+    Mount,
     Name,
     ProviderName,
     Proxy,
@@ -151,19 +153,57 @@ class Grant(Part):
 
 
 class AppRole(Part):
-    """Vault's AppRole login."""
+    """Vault's AppRole login. ``wrapped`` says that what ``secret_id`` refers to is a response-wrapping token, made for
+    ``role``. A role with ``bind_secret_id=false`` has no secret_id."""
 
     role_id: Reference
-    secret_id: Reference
-    mount: Text = "approle"
+    secret_id: Reference | None = None
+    wrapped: bool = False
+    role: Text | None = None
+    mount: Mount = "approle"
+
+
+class Kubernetes(Part):
+    """Login with the Pod's service account; the file is read anew at each login."""
+
+    role: Text
+    token_file: AbsolutePath = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+    mount: Mount = "kubernetes"
+
+
+class Jwt(Part):
+    """Login with a signed token that the surroundings provide."""
+
+    role: Text
+    token: Reference
+    mount: Mount = "jwt"
+
+
+class Userpass(Part):
+    """Login with a user name and a password."""
+
+    username: Text
+    password: Reference
+    mount: Mount = "userpass"
+
+
+class Certificate(Part):
+    """Login with the TLS certificate that the connection presents: `cert_file` and `key_file` of the Vault."""
+
+    role: Text | None = None
+    mount: Mount = "cert"
 
 
 class Auth(Part):
-    """How to log in to a Vault: exactly one of the three."""
+    """How to log in to a Vault: exactly one of these."""
 
     token: Reference | None = None
     token_file: AbsolutePath | None = None
     approle: AppRole | None = None
+    kubernetes: Kubernetes | None = None
+    jwt: Jwt | None = None
+    userpass: Userpass | None = None
+    cert: Certificate | None = None
 
 
 class Vault(Part):
@@ -172,6 +212,8 @@ class Vault(Part):
     address: Url
     namespace: Text | None = None
     ca_file: AbsolutePath | None = None
+    cert_file: AbsolutePath | None = None
+    key_file: AbsolutePath | None = None
     timeout: Span = timedelta(seconds=10)
     allow_plain_http: bool = False
     auth: Auth

@@ -182,6 +182,15 @@ def vault_entry(raw: object) -> VaultPath:
     return VaultPath(name or "default", segments[0], "/".join(segments[1:]))
 
 
+def mount(raw: str) -> str:
+    """The path of an auth method, such as "approle" or "team/approle"; ``auth/`` is no part of it."""
+    if not all(_SEGMENT.fullmatch(segment) and segment not in (".", "..") for segment in raw.split("/")):
+        raise ValueError('must be the path of an auth method, such as "approle", without / at either end')
+    if raw.startswith("auth/"):
+        raise ValueError(f'must not have "auth/" in it: write {raw.removeprefix("auth/")}')
+    return raw
+
+
 def vault_field(raw: str) -> VaultPath:
     """``[NAME:]mount/path#field``."""
     place, hash_sign, field = raw.partition("#")
@@ -259,5 +268,6 @@ AbsolutePath = Annotated[Path, PlainValidator(absolute)]
 TargetFile = Annotated[Text, AfterValidator(target_file)]
 VaultEntry = Annotated[VaultPath, PlainValidator(vault_entry), PlainSerializer(spelt)]
 Reference = Annotated[SecretReference, PlainValidator(reference), PlainSerializer(shown)]
+Mount = Annotated[Text, AfterValidator(mount)]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
 ProviderName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_\-]+$")]

@@ -50,6 +50,12 @@ class OpenBao:
         assert status < 300, (method, path, status, answer)
         return answer
 
+    def wrapped(self, method: str, path: str, body: object = None) -> str:
+        """What ``path`` answers, response-wrapped: the wrapping token."""
+        status, answer = _ask(self.port, method, path, body, self.token, {"X-Vault-Wrap-TTL": "60s"})
+        assert status == 200, answer
+        return str(answer["wrap_info"]["token"])
+
     def mount_kv(self) -> str:
         """A fresh KV v2 mount; its name."""
         self._mounts += 1
@@ -171,11 +177,13 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _ask(port: int, method: str, path: str, body: object, token: str) -> tuple[int, Any]:
+def _ask(
+    port: int, method: str, path: str, body: object, token: str, headers: dict[str, str] | None = None
+) -> tuple[int, Any]:
     connection = HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         content = None if body is None else json.dumps(body)
-        connection.request(method, f"/v1/{path}", content, {"X-Vault-Token": token} if token else {})
+        connection.request(method, f"/v1/{path}", content, {**(headers or {}), "X-Vault-Token": token} if token else {})
         response = connection.getresponse()
         raw = response.read()
     except (OSError, HTTPException):

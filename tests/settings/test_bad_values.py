@@ -245,8 +245,22 @@ BAD = [
     ),
     (
         VAULT.replace('{ token_file = "/run/vault/token" }', '{ token = "t", token_file = "/t" }'),
-        "rotator.toml:3: vault.default.auth must have exactly one of token, token_file, approle; "
+        "rotator.toml:3: vault.default.auth must have exactly one of token, token_file, approle, "
+        "kubernetes, jwt, userpass, cert; "
         "it has token and token_file",
+    ),
+    (
+        VAULT.replace('{ token_file = "/run/vault/token" }', "{ cert = {} }") + 'cert_file = "/c"\n',
+        "rotator.toml:1: vault.default.key_file is missing; auth.cert logs in with both: cert_file and key_file, PEM",
+    ),
+    (
+        VAULT.replace('{ token_file = "/run/vault/token" }', '{ approle = { role_id="r", wrapped=true, role="w" } }'),
+        "rotator.toml:3: vault.default.auth.approle.secret_id is missing; wrapped = true needs it",
+    ),
+    (
+        VAULT.replace('{ token_file = "/run/vault/token" }', '{ kubernetes = { role = "r", mount = "/k8s/" } }'),
+        "rotator.toml:3: vault.default.auth.kubernetes.mount must be the path of an auth method, such as "
+        '"approle", without / at either end',
     ),
     (
         '[state]\nurl = "mysql:x"',

@@ -1,16 +1,29 @@
 """HashiCorp Vault and OpenBao: one login, and what uses it. hvac lives here alone, imported at the first call."""
 
 from rotator.drivers.vault.client import Address, Vault
-from rotator.drivers.vault.login import AppRoleLogin, Login, TokenFileLogin, TokenLogin
+from rotator.drivers.vault.login import (
+    AppRoleLogin,
+    CertificateLogin,
+    JwtLogin,
+    Login,
+    TokenFileLogin,
+    TokenLogin,
+    UserpassLogin,
+    WrappedAppRoleLogin,
+)
 from rotator.drivers.vault.publisher import KvPublisher, parse_location
 
 __all__ = [
     "Address",
     "AppRoleLogin",
+    "CertificateLogin",
+    "JwtLogin",
     "KvPublisher",
     "Login",
     "TokenFileLogin",
     "TokenLogin",
+    "UserpassLogin",
     "Vault",
+    "WrappedAppRoleLogin",
     "parse_location",
 ]

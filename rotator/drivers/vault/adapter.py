@@ -6,6 +6,7 @@ address, token and certificates from the environment and from ``~/.vault-token``
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
@@ -90,10 +91,9 @@ class Strict(hvac.adapters.JSONAdapter):
             return Misconfigured(f"{where} has no usable address", mend=f"set `address` of {key} to https://HOST:PORT")
         if isinstance(error, requests.exceptions.InvalidHeader):
             return self._is_no_header()
-        if not isinstance(error, requests.RequestException):
-            return Misconfigured(
-                f"the CA file {self.session.verify} cannot be read", mend=f"mend `ca_file` of {key}"
-            )  # fmt: skip
+        mismatch = any(isinstance(one, ssl.SSLError) and one.reason == "KEY_VALUES_MISMATCH" for one in causes)
+        if mismatch or not isinstance(error, requests.RequestException):
+            return self._unreadable(key)
         if isinstance(error, requests.exceptions.ConnectTimeout):
             return Unavailable(f"{where}: no connection within {self.address.connect_timeout.total_seconds():g} s")
         # In the middle of a body, requests calls a timeout a ConnectionError; one with a number is the kernel's own.
@@ -107,6 +107,22 @@ class Strict(hvac.adapters.JSONAdapter):
             return Unavailable(f"{where}: its name is not known", mend="if it stays so, look at the address and at DNS")
         reason = next((cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror), "")
         return Unavailable(f"{where}: {reason.lower() or 'the connection broke'}")
+
+    def _unreadable(self, key: str) -> Misconfigured:
+        """Which of the files of the connection it was; requests and ssl tell it only in words."""
+        named = {"ca_file": self.address.ca_file}
+        if self.address.certificate is not None:
+            named |= dict(zip(("cert_file", "key_file"), self.address.certificate, strict=True))
+        missing = [one for one, file in named.items() if file is not None and not os.access(file, os.R_OK)]
+        if missing:
+            word = missing[0].removesuffix("_file").replace("ca", "CA")
+            return Misconfigured(
+                f"the {word} file {named[missing[0]]} cannot be read", mend=f"mend `{missing[0]}` of {key}"
+            )
+        files = " and ".join(f"`{one}`" for one, file in named.items() if file is not None)
+        return Misconfigured(
+            f"the certificate files of Vault {self.vault} hold nothing usable", mend=f"mend {files} of {key}: PEM"
+        )
 
     def _is_no_header(self) -> Misconfigured:
         """A newline or a letter outside of Latin-1; the error of requests or http.client would quote it."""
@@ -122,6 +138,7 @@ def connect(vault: str, address: Address) -> hvac.Client:
     session.trust_env = False
     # Set here, because hvac lets a session's default True win over its own `verify` argument.
     session.verify = str(address.ca_file) if address.ca_file else True
+    session.cert = (str(address.certificate[0]), str(address.certificate[1])) if address.certificate else None
     adapter = Strict(
         base_uri=address.url.rstrip("/"),
         token="",

@@ -1,0 +1,65 @@
+"""The one login of each configured Vault."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from rotator.assembly.plan import Plan
+from rotator.core.ports import Clock
+from rotator.core.tokens import Secret
+from rotator.drivers import secrets, vault
+from rotator.drivers.secrets import Reference
+from rotator.settings import SecretReference
+
+Read = Callable[[], Awaitable[Secret]]
+
+
+def of(name: str, plan: Plan, clock: Clock) -> vault.Vault:
+    """``[vault.NAME]``; nothing is read or sent before the first call."""
+    shape = plan.settings.vault[name]
+    pair = (shape.cert_file, shape.key_file)
+    address = vault.Address(
+        url=shape.address, namespace=shape.namespace, ca_file=shape.ca_file, timeout=shape.timeout,
+        certificate=(pair[0], pair[1]) if pair[0] and pair[1] else None,
+    )  # fmt: skip
+    return vault.Vault(name, address, _login(name, plan), clock)
+
+
+def _login(name: str, plan: Plan) -> vault.Login:
+    auth, key = plan.settings.vault[name].auth, f"vault.{name}.auth"
+    if auth.approle is not None:
+        return _app_role(name, plan)
+    if auth.kubernetes is not None:
+        jwt = _file(plan, str(auth.kubernetes.token_file), f"{key}.kubernetes.token_file")
+        return vault.JwtLogin(auth.kubernetes.role, jwt, auth.kubernetes.mount)
+    if auth.jwt is not None:
+        return vault.JwtLogin(auth.jwt.role, _reader(plan, auth.jwt.token, f"{key}.jwt.token"), auth.jwt.mount)
+    if auth.userpass is not None:
+        password = _reader(plan, auth.userpass.password, f"{key}.userpass.password")
+        return vault.UserpassLogin(auth.userpass.username, password, auth.userpass.mount)
+    if auth.cert is not None:
+        return vault.CertificateLogin(auth.cert.role, auth.cert.mount)
+    if auth.token_file is not None:
+        return vault.TokenFileLogin(_file(plan, str(auth.token_file), f"{key}.token_file"))
+    assert auth.token is not None  # noqa: S101 (the settings know that one of them is there)
+    return vault.TokenLogin(_reader(plan, auth.token, f"{key}.token"))
+
+
+def _app_role(name: str, plan: Plan) -> vault.Login:
+    role, key = plan.settings.vault[name].auth.approle, f"vault.{name}.auth.approle"
+    assert role is not None  # noqa: S101 (asked for where it is there)
+    role_id = _reader(plan, role.role_id, f"{key}.role_id")
+    secret_id = None if role.secret_id is None else _reader(plan, role.secret_id, f"{key}.secret_id")
+    if role.wrapped and secret_id is not None and role.role is not None:
+        return vault.WrappedAppRoleLogin(role_id, secret_id, role.role, role.mount)
+    return vault.AppRoleLogin(role_id=role_id, secret_id=secret_id, mount=role.mount)
+
+
+def _reader(plan: Plan, shape: SecretReference, key: str) -> Read:
+    reference = Reference(shape.kind, Secret(shape.value.get_secret_value()), key)
+    return lambda: asyncio.to_thread(secrets.read, reference, plan.environ)
+
+
+def _file(plan: Plan, path: str, key: str) -> Read:
+    return lambda: asyncio.to_thread(secrets.read, Reference("file", Secret(path), key), plan.environ)
