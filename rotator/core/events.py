@@ -195,6 +195,41 @@ class EventsDropped(Event):
         return f"listener {self.listener} was too slow: {self.count} event(s) were not told to it"
 
 
+# --- a provider -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class BreakerOpened(Event):
+    """Told once, however often it opens again before an answer comes."""
+
+    name = "provider.breaker_opened"
+    level = Level.ERROR
+    provider: str
+    grants: int
+    reason: str
+    until: datetime
+
+    @property
+    def sentence(self) -> str:
+        return (
+            f"provider {self.provider} gave {self.grants} grants in a row no answer (the last: {self.reason}); it is "
+            f"asked by one grant at a time, next {_until(self.until, self.at)}, until it answers; "
+            "published tokens stay as they are"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class BreakerClosed(Event):
+    name = "provider.breaker_closed"
+    level = Level.NOTICE
+    provider: str
+    waiting: int
+
+    @property
+    def sentence(self) -> str:
+        return f"provider {self.provider} answers again; {self.waiting} grant(s) wait for their turn"
+
+
 # --- a grant ----------------------------------------------------------------------------------------------------
 
 

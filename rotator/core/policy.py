@@ -113,14 +113,30 @@ def spacing(lifetime: timedelta, rules: Rules) -> timedelta:
     return min(rules.spacing, lifetime / 2) if lifetime > ZERO else rules.spacing
 
 
-def due_at(issued_at: datetime, lifetime: timedelta, now: datetime, rules: Rules, chance: float) -> datetime:
+def due_at(
+    issued_at: datetime, lifetime: timedelta, now: datetime, rules: Rules, chance: float, *, spread: bool = False
+) -> datetime:
     """When to rotate: at ``rotate_at`` of the lifetime give or take ``jitter``, spaced, and well inside the
-    refresh token's own life (a quarter of it), so that a very long access token cannot outlive its grant."""
-    share = rules.rotate_at + rules.jitter * (2 * chance - 1)
-    wanted = issued_at + lifetime * share
+    refresh token's own life (a quarter of it), so that a very long access token cannot outlive its grant.
+
+    ``spread`` is for a token that many others were got together with (see `is_of_a_herd`): its jitter is three times as
+    wide, to the early side only, so that they part with their first rotation and not over days.
+    """
+    latest = rules.rotate_at + rules.jitter
+    earliest = rules.rotate_at - rules.jitter
+    if spread:
+        # Where somebody chose a wide jitter, a new token is not rotated at once all the same.
+        earliest = min(earliest, max(latest - 6 * rules.jitter, rules.rotate_at / 2))
+    wanted = issued_at + lifetime * (earliest + (latest - earliest) * chance)
     if rules.refresh_lifetime is not None:
         wanted = min(wanted, issued_at + rules.refresh_lifetime / 4)
     return max(wanted, now + spacing(lifetime, rules))
+
+
+def is_of_a_herd(was_due_at: datetime | None, lifetime: timedelta, now: datetime, rules: Rules) -> bool:
+    """Whether a token came so long after it was due that others probably waited for the same: after an outage, a
+    stop, or a queue. ``was_due_at`` None: nothing was planned."""
+    return was_due_at is not None and now - was_due_at > lifetime * (2 * rules.jitter)
 
 
 def backoff(failures: int, rules: Rules, chance: float) -> timedelta:

@@ -141,8 +141,8 @@ refreshing previous     | harmless                  | granted               | re
 refreshing previous     | harmless                  | not sent              | rest                   | 1 access previous, trouble, +0.75s, left 3                 | exchange.failed
 refreshing previous     | harmless                  | doubtful              | rest                   | 1 access, trouble, due, left 3                             | exchange.failed
 refreshing previous     | harmless                  | token dead            | rest                   | 1 access, trouble, due, left 3                             | exchange.failed grant.chain_lost
-logging in              | harmless                  | granted               | rest                   | 2 access refresh, +45m, left 2                             | token.rotated
-logging in              | harmless                  | granted, no refresh   | rest                   | 2 access, +45m, left 2                                     | token.rotated answer.odd
+logging in              | harmless                  | granted               | rest                   | 2 access refresh, +39m, left 2                             | token.rotated
+logging in              | harmless                  | granted, no refresh   | rest                   | 2 access, +39m, left 2                                     | token.rotated answer.odd
 logging in              | harmless                  | granted in part       | rest                   | 2 access refresh, trouble, +30s, left 2                    | exchange.failed
 logging in              | harmless                  | not sent              | rest                   | 1 access, trouble, +0.75s, left 3                          | exchange.failed
 logging in              | harmless                  | doubtful              | rest                   | 1 access, trouble, lost, +5s, left 2                       | exchange.failed
@@ -151,7 +151,7 @@ logging in              | harmless                  | token dead            | re
 logging in              | harmless                  | refused               | rest                   | 1 access, latched, trouble, person, left 2                 | grant.latched
 logging in              | harmless                  | misconfigured         | rest                   | 1 access, latched, trouble, person, left 2                 | grant.latched
 logging in              | harmless                  | look                  | rest                   | 1 access, trouble, lost, +5s, left 2                       | exchange.failed
-authorizing             | harmless                  | granted               | rest                   | 2 access refresh, +45m, left 2                             | token.rotated
+authorizing             | harmless                  | granted               | rest                   | 2 access refresh, +39m, left 2                             | token.rotated
 authorizing             | harmless                  | granted in part       | rest                   | 1 access refresh, +60s, left 2                             | exchange.failed
 authorizing             | harmless                  | not sent              | rest                   | 1 access refresh, +60s, left 3                             | exchange.failed
 authorizing             | harmless                  | doubtful              | rest                   | 1 access refresh, +60s, left 2                             | exchange.failed
@@ -160,7 +160,7 @@ authorizing             | harmless                  | token dead            | re
 authorizing             | harmless                  | refused               | rest                   | 1 access refresh, +60s, left 2                             | exchange.failed
 authorizing             | harmless                  | misconfigured         | rest                   | 1 access refresh, +60s, left 2                             | exchange.failed
 authorizing             | harmless                  | look                  | rest                   | 1 access refresh, +60s, left 2                             | exchange.failed
-authorizing, latched    | harmless                  | granted               | rest                   | 2 access refresh, +45m, left 2                             | token.rotated grant.unlatched
+authorizing, latched    | harmless                  | granted               | rest                   | 2 access refresh, +39m, left 2                             | token.rotated grant.unlatched
 authorizing, latched    | harmless                  | refused               | rest                   | 1 access refresh, latched, person, left 2                  | exchange.failed
 authorizing, latched    | harmless                  | doubtful              | rest                   | 1 access refresh, latched, person, left 2                  | exchange.failed
 authorizing, latched    | harmless                  | look                  | rest                   | 1 access refresh, latched, person, left 2                  | exchange.failed

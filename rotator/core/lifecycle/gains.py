@@ -23,7 +23,8 @@ def granted(
     lifetime = policy.lifetime(answer.lifetime, rules, last_good)
     generation = grant.generation + 1
     access = AccessToken(value, answer.token_type, answer.scope, fact.sent_at, fact.sent_at + lifetime, generation)
-    due_at = policy.due_at(fact.sent_at, lifetime, now, rules, chance)
+    herd = intent.kind is Kind.PASSWORD or policy.is_of_a_herd(grant.due_at, lifetime, now, rules)
+    due_at = policy.due_at(fact.sent_at, lifetime, now, rules, chance, spread=herd)
     refresh, previous = succession(grant, intent, answer.refresh)
     remarks = list(answer.remarks)
     if lifetime < policy.SHORT_LIFETIME:
