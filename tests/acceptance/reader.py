@@ -104,11 +104,12 @@ def documented() -> Callable[..., Answer]:
 
 
 class Files:
-    """Reads a raw and a JSON file of the same grant; presents the raw one's token where there is a server.
+    """Reads a raw and a JSON file of the same grant, or the JSON file alone; presents the raw one's token where there
+    is a server.
 
     ``patient`` does so as the documentation says, else a refusal is only counted and timed."""
 
-    def __init__(self, seen: Seen, raw: Path, described: Path, resource: Resource | None, patient: bool) -> None:
+    def __init__(self, seen: Seen, raw: Path | None, described: Path, resource: Resource | None, patient: bool) -> None:
         self._seen = seen
         self._raw = raw
         self._described = described
@@ -120,20 +121,25 @@ class Files:
     def read(self) -> None:
         seen, before = self._seen, time.time()
         try:
-            token, described = self._raw.read_text(), self._described.read_text()
+            token = None if self._raw is None else self._raw.read_text()
+            described = self._described.read_text()
         except FileNotFoundError:
             seen.missing += 1
             return
-        seen.token(token)
         try:
             told = json.loads(described)
             left = datetime.fromisoformat(told["expires_at"]).timestamp() - before
             seen.entry(int(told["generation"]), left)
-            self._compare(token, str(told["access_token"]))
+            if token is None:
+                seen.token(str(told["access_token"]))
+            else:
+                self._compare(token, str(told["access_token"]))
         except (ValueError, KeyError, TypeError) as error:
             seen.tear(f"JSON: {type(error).__name__}")
-        if self._resource is not None:
-            self._use(token)
+        if token is not None:
+            seen.token(token)
+            if self._resource is not None:
+                self._use(token)
 
     def _compare(self, token: str, described: str) -> None:
         # Two files are two renames; that one is ahead for a moment is in their nature.
@@ -147,7 +153,7 @@ class Files:
 
     def _use(self, token: str) -> None:
         seen, asked = self._seen, time.monotonic()
-        if self._call is not None:
+        if self._call is not None and self._raw is not None:
             refusals_before = seen.presented
             if self._call(self._present, self._raw).status == 401:
                 seen.refused += 1
@@ -197,16 +203,17 @@ class Entry:
 
 
 def main() -> None:
-    """The line on stdin: ``raw`` and ``described`` (files) with perhaps ``patient``, or ``vault_token``; ``port`` and
-    ``path`` of the server; ``pause`` in seconds."""
+    """The line on stdin: ``described`` (a file) with perhaps ``raw`` (a file) and ``patient``, or ``vault_token``;
+    ``port`` and ``path`` of the server; ``pause`` in seconds."""
     wishes = json.loads(sys.stdin.buffer.readline())
     # What is looked at is the token, not how the scheduler shares two cores with somebody who never rests.
     os.nice(10)
     seen = Seen()
     resource = Resource(wishes["port"], wishes["path"], seen) if "port" in wishes else None
-    if "raw" in wishes:
+    if "described" in wishes:
+        raw = Path(wishes["raw"]) if "raw" in wishes else None
         patient = bool(wishes.get("patient"))
-        reader: Files | Entry = Files(seen, Path(wishes["raw"]), Path(wishes["described"]), resource, patient)
+        reader: Files | Entry = Files(seen, raw, Path(wishes["described"]), resource, patient)
     else:
         assert resource is not None
         reader = Entry(seen, resource, wishes["vault_token"])

@@ -1,0 +1,147 @@
+"""Which calls of a rotation count: those that touch its store, its secrets, the provider or a target, by name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from tests.faults.tracer import Call, Fault
+
+
+class Half(StrEnum):
+    """The tracer comes before the order, or while the provider holds its answer: two halves of one rotation."""
+
+    REQUEST = "request"
+    ANSWER = "answer"
+
+
+class Place(StrEnum):
+    SECRETS = "secrets"
+    STORE = "store"
+    PROVIDER = "provider"
+    TARGET = "target"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """The ``turn``-th call of a name in a step of a rotation.
+
+    ``step`` is made of what happened *before* the call, so that a run that ends in it names it alike."""
+
+    half: Half
+    place: Place
+    step: str
+    name: str
+    turn: int
+
+    @property
+    def in_window(self) -> bool:
+        """Whether the provider has committed and our save need not be durable yet."""
+        return self.step in (RECEIVE, SAVE)
+
+    def __str__(self) -> str:
+        return f"{self.step}: {self.name} #{self.turn}"
+
+
+SECRETS, INTENT, SEND = "read the secrets", "look again, save the intent", "send the request"
+RECEIVE, SAVE, PUBLISH, MARK = "receive the answer", "save", "publish", "mark as delivered"
+
+# What the calls may fail with (errno(3) and their man pages), the most likely first. close(2) only kills: a call that
+# is not made would leave the descriptor open, as no kernel does.
+_DISK = ("EIO", "ENOSPC")
+_WIRE = ("ECONNRESET", "ETIMEDOUT")
+ERRORS: Mapping[str, tuple[str, ...]] = {
+    "pwrite64": ("ENOSPC", "EIO"),
+    "write": ("ENOSPC", "EIO", "EDQUOT"),
+    "fdatasync": _DISK,
+    "fsync": _DISK,
+    "ftruncate": ("EIO",),
+    "rename": _DISK,
+    "openat": ("ENOSPC", "EIO", "EMFILE"),
+    "fchmod": ("EIO",),
+    "fcntl": ("EIO", "ENOLCK"),
+    "pread64": ("EIO",),
+    "read": ("EIO",),
+    "lseek": ("EIO",),
+    "ioctl": ("EIO",),
+    "newfstatat": ("EIO",),
+    "fstatfs": ("EIO",),
+    "close": (),
+    "socket": ("EMFILE", "ENOBUFS"),
+    "connect": ("ECONNREFUSED", "ENETUNREACH", "ETIMEDOUT"),
+    "sendto": ("EPIPE", "ECONNRESET"),
+    "recvfrom": _WIRE,
+    "getsockopt": ("ENOBUFS",),
+    "setsockopt": ("ENOBUFS",),
+    "getsockname": ("ENOBUFS",),
+    "getpeername": ("ENOTCONN",),
+    "epoll_ctl": ("ENOMEM",),
+}
+
+
+def faults(point: Point) -> tuple[Fault, ...]:
+    """Raises KeyError for a call nobody has thought about."""
+    return tuple(Fault(name) for name in ERRORS[point.name])
+
+
+# A commit ends when SQLite gives back the lock on writing to the log (sqlite.org/walformat.html, section 2.3.1). Its
+# sync does not tell: a log that begins anew has one more.
+UNLOCKED = "{l_type=F_UNLCK, l_whence=SEEK_SET, l_start=120,"
+
+# What makes something durable, visible, or known to the provider; every one of them must have been struck.
+WEIGHTY = frozenset(
+    ("pwrite64", "fdatasync", "connect", "sendto", "recvfrom", "openat", "fchmod", "write", "fsync", "rename")
+)
+
+
+def telling(plan: Iterable[Point]) -> list[Point]:
+    """The few that stand for all: on the path intent, send, receive, save, publish, mark every weighty call, of the
+    writes to the log the first and the last of each step."""
+    chosen: list[Point] = []
+    last: dict[str, Point] = {}
+    for point in plan:
+        if point.name == "pwrite64":
+            last[point.step] = point
+        if point.place is not Place.SECRETS and point.name in WEIGHTY and (point.name != "pwrite64" or point.turn == 1):
+            chosen.append(point)
+    return [*chosen, *last.values()]
+
+
+def of(calls: Iterable[Call], half: Half, folder: Path) -> list[tuple[Point, Call]]:
+    """Name the calls of a trace; those that touch nothing are left out. ``folder`` is what the machine lives in."""
+    named: list[tuple[Point, Call]] = []
+    saved = half is Half.REQUEST
+    turns: Counter[tuple[str, str]] = Counter()
+    for call in calls:
+        place = _place(call, folder)
+        if place is None:
+            continue
+        step = _step(place, half, saved)
+        saved = saved or (step == SAVE and UNLOCKED in call.text)
+        turns[step, call.name] += 1
+        named.append((Point(half, place, step, call.name, turns[step, call.name]), call))
+    return named
+
+
+def _step(place: Place, half: Half, saved: bool) -> str:
+    match place:
+        case Place.SECRETS:
+            return SECRETS
+        case Place.PROVIDER:
+            return SEND if half is Half.REQUEST else RECEIVE
+        case Place.TARGET:
+            return PUBLISH
+    return INTENT if half is Half.REQUEST else MARK if saved else SAVE
+
+
+def _place(call: Call, folder: Path) -> Place | None:
+    text = call.text
+    if "<TCP:[" in text or (call.name == "socket" and text.startswith("AF_INET,")):
+        return Place.PROVIDER
+    places = {"state/state/state.db": Place.STORE, "client_secret": Place.SECRETS, "password": Place.SECRETS}
+    return next(
+        (place for path, place in {**places, "run/billing": Place.TARGET}.items() if f"{folder}/{path}" in text), None
+    )
