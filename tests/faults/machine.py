@@ -12,13 +12,14 @@ import shutil
 import signal
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.acceptance.house import House
 from tests.acceptance.stage import Process, wait_for
 
 PATIENCE = 30.0
@@ -177,6 +178,24 @@ def free(folder: Path) -> int:
 
 
 # --- a process --------------------------------------------------------------------------------------------------
+
+
+def wait(place: House, process: Process, condition: Callable[[], object], what: str) -> None:
+    """Wait for it while the daemon lives; a failure shows what the daemon said meanwhile."""
+    try:
+        wait_for(lambda: condition() or process.popen.poll() is not None, what, within=PATIENCE)
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{place.told()}") from None
+    assert process.popen.poll() is None, f"the daemon ended by itself:\n{place.told()}"
+
+
+def rest(process: Process, seconds: float) -> None:
+    """Let a state of things last; the daemon must outlive it."""
+    try:
+        code = process.popen.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return
+    raise AssertionError(f"the daemon ended with {code}:\n{process.told}")
 
 
 @contextmanager

@@ -63,11 +63,6 @@ def working(place: House) -> Iterator[Process]:
         house.bury(process)
 
 
-def wait(place: House, process: Process, condition: Callable[[], object], what: str) -> None:
-    wait_for(lambda: condition() or process.popen.poll() is not None, f"{what}\n{place.told()}", within=30)
-    assert process.popen.poll() is None, f"the daemon ended by itself:\n{place.told()}"
-
-
 def heal(place: House, process: Process) -> None:
     """By itself and in both files: a rotation that began from now on."""
     began = len(place.peer.exchanges())
@@ -77,28 +72,21 @@ def heal(place: House, process: Process) -> None:
         found = verdict.published(place)
         return found.raw in later and found.raw == found.described
 
-    wait(place, process, healed, "a new token in both files")
+    machine.wait(place, process, healed, "a new token in both files")
 
 
 def wait_committed(place: House, process: Process) -> int:
     """Wait for a rotation that the provider holds in its hands; its number in the log."""
     count = len(place.peer.exchanges())
-    wait(place, process, lambda: len(place.peer.exchanges()) > count, "an exchange")
+    machine.wait(place, process, lambda: len(place.peer.exchanges()) > count, "an exchange")
     return count
 
 
 def check_answer_kept(place: House, process: Process, number: int) -> None:
     """The answer to that exchange reaches the files: it was saved."""
-    wait(place, process, lambda: place.peer.exchanges()[number].access_token, "the provider's answer")
+    machine.wait(place, process, lambda: place.peer.exchanges()[number].access_token, "the provider's answer")
     answer = place.peer.exchanges()[number].access_token
-    wait(place, process, lambda: place.raw.read_text() == answer, "the answer in the file")
-
-
-def rest(process: Process, seconds: float = WHILE) -> None:
-    """Let a fault last; the daemon must outlive it."""
-    until = time.monotonic() + seconds
-    wait_for(lambda: process.popen.poll() is not None or time.monotonic() > until, "the end of the fault")
-    assert process.popen.poll() is None, f"the daemon ended by itself:\n{process.told}"
+    machine.wait(place, process, lambda: place.raw.read_text() == answer, "the answer in the file")
 
 
 # --- the state ------------------------------------------------------------------------------------------------------
@@ -127,7 +115,7 @@ def test_a_state_without_room_costs_no_login_and_goes_on_once_there_is_some(plac
             disk.change("size=4m,nr_inodes=100")
             if code is not None:
                 process = place.start()
-            wait(place, process, place.raw.exists, "the first token")
+            machine.wait(place, process, place.raw.exists, "the first token")
             heal(place, process)
             assert process.end() == 0, place.told()
         finally:
@@ -156,9 +144,9 @@ def test_a_full_state_stops_the_exchanges_not_the_token(place: House) -> None:
         with machine.stopped(process):
             (state / "state" / "reserve").write_bytes(b"")
             filler = machine.fill(state)
-        rest(process)
+        machine.rest(process, WHILE)
         before, token = len(place.peer.exchanges()), place.raw.read_text()
-        rest(process)
+        machine.rest(process, WHILE)
         assert place.raw.read_text() == token, "the last token stays"
         stored = verdict.stored_generation(place, place.folder.parent / "aside")
         assert stored == verdict.published(place).generation
@@ -172,7 +160,7 @@ def test_a_limit_on_the_size_of_files_stops_the_exchanges_not_the_token(place: H
     with working(place) as process:
         number = wait_committed(place, process)
         machine.run("prlimit", "--pid", str(process.pid), "--fsize=4096:unlimited")
-        rest(process)
+        machine.rest(process, WHILE)
         # The one in flight may wait in memory; beyond it, nothing is spent.
         assert len(place.peer.exchanges()) <= number + 1, place.told()
         machine.run("prlimit", "--pid", str(process.pid), "--fsize=unlimited:unlimited")
@@ -214,18 +202,18 @@ def test_a_disk_that_turns_read_only_while_the_daemon_runs(place: House, tmp_pat
             disk.fail()
             with pytest.raises(OSError):
                 (state / "probe").touch()
-            rest(process)
+            machine.rest(process, WHILE)
             # At most the one that was on its way as the disk failed.
             before, token = len(place.peer.exchanges()), place.raw.read_text()
             assert before <= number + 2, f"spent what cannot be saved:\n{place.told()}"
-            rest(process)
+            machine.rest(process, WHILE)
             assert len(place.peer.exchanges()) == before, f"spent what cannot be saved:\n{place.told()}"
             assert place.raw.read_text() == token
             process.end(9)
             disk.mend()
             lost = before - (number + 1)
             process = place.start()
-            wait(place, process, lambda: place.raw.read_text() != token, "another token")
+            machine.wait(place, process, lambda: place.raw.read_text() != token, "another token")
             heal(place, process)
             assert process.end() == 0, place.told()
         finally:
@@ -239,8 +227,8 @@ def test_a_disk_that_hangs_delays_the_save_and_loses_nothing(place: House, tmp_p
     with machine.disk("ext4", tmp_path / "image", place.folder / "state") as disk, working(place) as process:
         number = wait_committed(place, process)
         with disk.frozen():
-            wait(place, process, lambda: place.peer.exchanges()[number].access_token, "the provider's answer")
-            rest(process, WHILE / 2)
+            machine.wait(place, process, lambda: place.peer.exchanges()[number].access_token, "the provider's answer")
+            machine.rest(process, WHILE / 2)
             assert place.raw.read_text() != place.peer.exchanges()[number].access_token, "published and not saved"
             assert len(place.peer.exchanges()) == number + 1
         check_answer_kept(place, process, number)
@@ -256,7 +244,7 @@ def test_an_intent_that_hung_longer_than_its_lease_starts_no_exchange(place: Hou
         number = wait_committed(place, process)
         check_answer_kept(place, process, number)
         with disk.frozen():
-            rest(process, 1.0 + 3.0 + 3.0)
+            machine.rest(process, 1.0 + 3.0 + 3.0)
             assert len(place.peer.exchanges()) == number + 1, "sent before its intent was durable"
         process.wait_logged("the lease ran out")
     verdict.check_chain(place.peer)
@@ -267,9 +255,9 @@ def test_an_intent_that_hung_longer_than_its_lease_starts_no_exchange(place: Hou
 
 def check_goes_on_without_target(place: House, process: Process) -> None:
     """While the target takes nothing: the chain goes on in the store, the last token stays where it is."""
-    rest(process, 1.0)
+    machine.rest(process, 1.0)
     before, found = len(place.peer.exchanges()), verdict.published(place)
-    wait(place, process, lambda: len(place.peer.exchanges()) >= before + 2, "rotations without a target")
+    machine.wait(place, process, lambda: len(place.peer.exchanges()) >= before + 2, "rotations without a target")
     assert verdict.published(place) == found
 
 
@@ -318,10 +306,12 @@ def test_a_start_with_a_read_only_target_rotates_and_publishes_later(place: Hous
         disk.change("ro")
         process = place.start()
         try:
-            wait(place, process, lambda: verdict.account(place.peer).rotations >= 1, "a rotation without a target")
+            machine.wait(
+                place, process, lambda: verdict.account(place.peer).rotations >= 1, "a rotation without a target"
+            )
             assert not place.raw.exists()
             disk.change("rw")
-            wait(place, process, place.described.exists, "the first token")
+            machine.wait(place, process, place.described.exists, "the first token")
             heal(place, process)
             assert process.end() == 0, place.told()
         finally:
@@ -335,7 +325,7 @@ def test_an_immutable_token_file_is_told_and_replaced_once_it_may(place: House, 
         wait_for(lambda: _tied(place.raw), "a moment when it stands still")
         kept = place.raw.read_text()
         try:
-            rest(process)
+            machine.rest(process, WHILE)
             assert place.raw.read_text() == kept
             assert verdict.published(place).described != kept, "the other file goes on"
             assert str(place.raw) in process.told, "the log names the file"

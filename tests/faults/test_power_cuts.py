@@ -20,7 +20,7 @@ import pytest
 
 from tests.acceptance import house
 from tests.acceptance.house import House, Reader
-from tests.acceptance.stage import Process, wait_for
+from tests.acceptance.stage import Process
 from tests.faults import machine, verdict
 from tests.faults.machine import Disk
 from tests.peers import django_oauth
@@ -84,20 +84,10 @@ def aim(place: House, process: Process, dice: random.Random) -> None:
 
     Only the first: whoever cuts every try of a recovery will see the token expire, whatever the daemon does."""
     before = place.raw.read_text()
-    wait(place, process, lambda: place.raw.read_text() != before, "another token")
+    machine.wait(place, process, lambda: place.raw.read_text() != before, "another token")
     count = len(place.peer.exchanges())
-    wait(place, process, lambda: len(place.peer.exchanges()) > count, "an exchange")
-    rest(process, dice.uniform(0.0, 1.5 * HOLD))
-
-
-def wait(place: House, process: Process, condition: Callable[[], object], what: str) -> None:
-    wait_for(lambda: condition() or process.popen.poll() is not None, f"{what}\n{place.told()}", within=30)
-    assert process.popen.poll() is None, f"the daemon ended by itself:\n{place.told()}"
-
-
-def rest(process: Process, seconds: float) -> None:
-    until = time.monotonic() + seconds
-    wait_for(lambda: process.popen.poll() is not None or time.monotonic() > until, "a moment to pass")
+    machine.wait(place, process, lambda: len(place.peer.exchanges()) > count, "an exchange")
+    machine.rest(process, dice.uniform(0.0, 1.5 * HOLD))
 
 
 def daily_story(tmp_path: Path, kind: str) -> str:
@@ -120,7 +110,7 @@ def daily_story(tmp_path: Path, kind: str) -> str:
             for number in range(CUTS):
                 reader = Reader(raw=str(place.raw), described=str(place.described), pause=0.002)
                 with house.reading(reader):
-                    rest(process, dice.uniform(0.3, 2.5))
+                    machine.rest(process, dice.uniform(0.3, 2.5))
                 verdict.check_reader(reader.seen, peer)
                 if number % 2 == 0:
                     aim(place, process, dice)
@@ -165,10 +155,10 @@ def first_start(place: House, disk: Disk, dice: random.Random, *, aimed: bool) -
     process = place.start()
     try:
         state = place.folder / "state" / "state"
-        wait(place, process, state.exists, "the folder of the state")
+        machine.wait(place, process, state.exists, "the folder of the state")
         if aimed:
-            wait(place, process, lambda: place.peer.exchanges(), "the first login")
-        rest(process, dice.uniform(0.0, 1.5 * HOLD))
+            machine.wait(place, process, lambda: place.peer.exchanges(), "the first login")
+        machine.rest(process, dice.uniform(0.0, 1.5 * HOLD))
         with machine.stopped(process):
             disk.cut()
             os.kill(process.pid, signal.SIGKILL)
@@ -176,7 +166,7 @@ def first_start(place: House, disk: Disk, dice: random.Random, *, aimed: bool) -
         disk.reboot()
         empty = not (state / "state.db").exists()
         process = place.start()
-        wait(place, process, lambda: place.raw.exists() and place.described.exists(), "the first token")
+        machine.wait(place, process, lambda: "daemon.ready" in process.told, "a daemon that is ready")
         assert place.raw.read_text() in {one.access_token for one in place.peer.exchanges()}
         assert process.end() == 0, place.told()
         return empty
@@ -193,7 +183,7 @@ def check_recovered(place: House, process: Process, report: Report) -> None:
         refreshed = {one.access_token for one in later if one.kind == "refresh_token" and one.access_token}
         return place.raw.read_text() in refreshed
 
-    wait(place, process, renewed, f"a rotation after cut {len(report.cut_at)}")
+    machine.wait(place, process, renewed, f"a rotation after cut {len(report.cut_at)}")
 
 
 def conclude(kind: str, seed: int, peer: DjangoOAuth, report: Report, seconds: float) -> str:
