@@ -97,6 +97,7 @@ class ConfiguredRoster:
                 key=self._key,
                 salt=(provider.token_url, provider.encoding, provider.auth, scope or ""),
                 environ=self._plan.environ,
+                elsewhere=self._read_vault,
             ),
             targets={target: self._publisher(one) for target, one in grant.targets.items()},
             fingerprint=described,
@@ -110,6 +111,14 @@ class ConfiguredRoster:
         place = target.vault
         kept = {} if target.max_versions is None else {"max_versions": target.max_versions}
         return vault.KvPublisher(self._vault(place.name), place.mount, place.path, fields=target.fields or None, **kept)
+
+    async def _read_vault(self, reference: Reference) -> Secret:
+        from rotator.drivers import vault
+
+        place = settings.vault_field(reference.value.reveal())
+        return await vault.cabinet.read(
+            self._vault(place.name), place.mount, place.path, place.field or "", reference.key
+        )
 
     def _vault(self, name: str) -> Vault:
         if name not in self._vaults:

@@ -1,4 +1,5 @@
-"""Secrets, read from where they are kept: files, systemd credentials, environment variables, or the words themselves.
+"""Secrets, read from where they are kept: files, systemd credentials, environment variables, or the words themselves;
+what is kept elsewhere (in a Vault) is asked for.
 
 Read anew each time, because files change: a credential that an operator mends must count at the next exchange. Files
 are opened, read and closed, never held open, since Kubernetes swaps whole directories beneath a reader.
@@ -22,14 +23,18 @@ from rotator.core.tokens import Secret
 LARGEST = 64 << 10
 # Reading takes microseconds. Longer means a network file system that hangs, and that may be for ever.
 PATIENCE = timedelta(seconds=10)
+VAULT = "vault"
+
+Elsewhere = Callable[["Reference"], Awaitable[Secret]]
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
     """Where a secret is kept.
 
-    ``kind`` is ``literal``, ``file``, ``credential`` or ``env``; ``value`` is the secret, a path, a credential's name
-    or a variable's name. ``key`` is the dotted key of the configuration, for messages.
+    ``kind`` is ``literal``, ``file``, ``credential``, ``env`` or ``vault``; ``value`` is the secret, a path, a
+    credential's name, a variable's name or an entry's place. ``key`` is the dotted key of the configuration, for
+    messages.
     """
 
     kind: str
@@ -59,14 +64,17 @@ def read(reference: Reference, environ: Mapping[str, str]) -> Secret:
             path = _path(reference, environ)
             raw, _status, _read_only = _read_file(path, reference)
             return _clean(raw, reference.key, path)
-    raise Misconfigured(f"{reference.key}: secrets cannot be read from {reference.kind!r} in this version")
+    raise Misconfigured(f"{reference.key}: a secret of the kind {reference.kind!r} is not read here")
 
 
 def check(reference: Reference, environ: Mapping[str, str]) -> str | None:
     """Look at a secret without using it; returns a warning, or None where all is well.
 
-    Raises Misconfigured where it cannot be read now, and where others can read the file too. On a read-only mount the
+    What is kept in a Vault is not looked at. Raises Misconfigured where it cannot be read now, and where others can
+    read the file too. On a read-only mount the
     latter is a warning: Kubernetes mounts Secret volumes so, with 0644 inside a directory that only the pod sees."""
+    if reference.kind == VAULT:
+        return None
     try:
         read(reference, environ)
     except Misconfigured:
@@ -152,7 +160,8 @@ class ReferenceSource:
 
     ``key`` is the installation's key or the way to it. ``salt`` are the settings that a refusal may be due to (token
     URL, encoding, authentication, scope): changing one of them changes the digest, and so releases a latch.
-    ``patience`` is how long one reading may take before it counts as hanging.
+    ``patience`` is how long one reading may take before it counts as hanging. ``elsewhere`` reads what is kept in a
+    Vault; while that is away the last one read speaks for it, so that a sealed Vault stops no rotation.
     """
 
     def __init__(
@@ -166,6 +175,7 @@ class ReferenceSource:
         salt: tuple[str | None, ...],
         environ: Mapping[str, str],
         patience: timedelta = PATIENCE,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self._client_id = client_id
         self._client_secret = client_secret
@@ -176,16 +186,39 @@ class ReferenceSource:
         self._environ = environ
         self._patience = patience.total_seconds()
         self._reading: asyncio.Future[list[Secret | None]] | None = None
+        self._elsewhere = elsewhere
+        self._last: dict[str, Secret] = {}
 
     async def resolve(self, *, password: Secret | None = None) -> Credentials:
         """See `ports.CredentialSource.resolve`. The configured password is not even read where one is given."""
         wanted = [self._client_secret, self._password if password is None else None]
-        client_secret, configured = await self._read(wanted)
+        here = [None if reference is None or reference.kind == VAULT else reference for reference in wanted]
+        found = await self._read(here)
+        for index, reference in enumerate(wanted):
+            if reference is not None and reference.kind == VAULT:
+                found[index] = await self._ask(reference)
+        client_secret, configured = found
         password = configured if password is None else password
         key = self._key if isinstance(self._key, bytes) else await self._key()
         parts = (self._client_id, _revealed(client_secret), self._username, _revealed(password))
         digest = tokens.digest((*self._salt, *parts), key)
         return Credentials(self._client_id, client_secret, self._username, password, digest)
+
+    async def _ask(self, reference: Reference) -> Secret:
+        """What is kept elsewhere, or what was there the last time while nobody answers. Never stale by choice: a
+        refusal, or an entry that is gone, is an answer."""
+        assert self._elsewhere is not None  # noqa: S101 (whoever makes such a reference gives the way there)
+        try:
+            async with asyncio.timeout(self._patience):  # noqa: TID251 (a driver's own deadline for a far end)
+                secret = await self._elsewhere(reference)
+        except (Unavailable, TimeoutError) as error:
+            if reference.key in self._last:
+                return self._last[reference.key]
+            if isinstance(error, Unavailable):
+                raise
+            raise Unavailable(f"{reference.key}: not read within {self._patience:g} s") from None
+        self._last[reference.key] = secret
+        return secret
 
     async def _read(self, wanted: list[Reference | None]) -> list[Secret | None]:
         """Read on a thread, as a hung network mount would stop the event loop, and with a limit to waiting. A thread

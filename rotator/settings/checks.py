@@ -14,7 +14,7 @@ from rotator.core.publication import Format, fill
 from rotator.settings.models import Auth, Grant, Provider, Settings, Target, Vault
 from rotator.settings.problems import Problem, suggest
 from rotator.settings.shape import Path, dotted
-from rotator.settings.values import SecretReference, vault_entry
+from rotator.settings.values import SecretReference, vault_entry, vault_field
 
 # A template is tried with these names; their values do not matter.
 TEMPLATE_FIELDS = (
@@ -42,6 +42,11 @@ def problems(settings: Settings, names: Mapping[str, Any]) -> Iterator[Problem]:
         for target_name, target in grant.targets.items():
             yield from _of_target(("grants", name, "targets", target_name), target, vaults)
     yield from _shared_places(settings)
+    for path, reference in references(settings):
+        if reference.kind == "vault" and path[0] == "vault":
+            yield Problem(path, "cannot be kept in a Vault itself; use { file = … } or { credential = … }")
+        elif reference.kind == "vault":
+            yield from _known_vault(path, vault_field(reference.value.get_secret_value()).name, vaults)
     kind, _, place = settings.state.url.partition(":")
     if kind == "vault":
         yield from _known_vault(("state", "url"), vault_entry(place).name, vaults)

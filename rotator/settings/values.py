@@ -214,7 +214,7 @@ def reference(raw: object) -> SecretReference:
         if key not in KINDS:
             raise PydanticCustomError("unknown_key", "unknown key", {"key": str(key)})
     if len(raw) != 1:
-        raise ValueError(f"must have exactly one of {', '.join(KINDS[:-1])}; it has {' and '.join(raw) or 'none'}")
+        raise ValueError(f"must have exactly one of {', '.join(KINDS)}; it has {' and '.join(raw) or 'none'}")
     ((kind, value),) = raw.items()
     if not isinstance(value, str) or not value:
         raise ValueError(f"must have text behind {kind}")
@@ -240,10 +240,6 @@ def _check_place(kind: str, value: str) -> None:
             vault_field(value)
         except ValueError as error:
             raise ValueError(f"as a vault reference {error}") from None
-        raise ValueError(
-            "cannot be read from Vault yet; have Vault Agent write it to a file and use { file = … }, "
-            "or use { credential = … }"
-        )
 
 
 Text = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00-\x1f\x7f]*$")]

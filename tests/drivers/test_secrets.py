@@ -119,11 +119,6 @@ def failures(tmp_path: Path) -> list[tuple[Reference, type[RotatorError], str]]:
             Unavailable,
             f"{KEY}: the environment variable EMPTY is empty; write the secret there",
         ),
-        (
-            reference("vault", "a/b#c"),
-            Misconfigured,
-            f"{KEY}: secrets cannot be read from 'vault' in this version",
-        ),
     ]
 
 
@@ -334,3 +329,54 @@ def test_a_reading_that_hangs_too_long_is_told() -> None:
         slow.released.set()
 
     asyncio.run(scene())
+
+
+# --- what is kept elsewhere -----------------------------------------------------------------------------------------
+
+
+class Elsewhere:
+    """Where secrets are kept far away: it can be away, refuse, or hold another one."""
+
+    def __init__(self) -> None:
+        self.holds: str | RotatorError = "first"
+
+    async def __call__(self, asked: Reference) -> Secret:
+        assert asked == reference("vault", "secret/billing#password")
+        if isinstance(self.holds, RotatorError):
+            raise self.holds
+        return Secret(self.holds)
+
+
+def test_what_is_kept_elsewhere_is_read_anew_and_the_last_one_serves_while_that_is_away() -> None:
+    place = Elsewhere()
+    one = ReferenceSource(
+        "id", None, "user", reference("vault", "secret/billing#password"), key=b"k" * 32, salt=(), environ={},
+        elsewhere=place,
+    )  # fmt: skip
+    before = resolve(one)
+    place.holds = "second"
+    changed = resolve(one)
+    assert [found.password for found in (before, changed)] == [Secret("first"), Secret("second")]
+    assert before.digest != changed.digest
+
+    place.holds = Unavailable("sealed")
+    assert resolve(one) == changed
+    # A refusal is an answer, and so is an entry that is gone.
+    place.holds = Misconfigured("there is nothing")
+    with pytest.raises(Misconfigured):
+        resolve(one)
+
+
+def test_what_was_never_read_cannot_be_served() -> None:
+    place = Elsewhere()
+    place.holds = Unavailable("sealed")
+    one = ReferenceSource(
+        "id", None, "user", reference("vault", "secret/billing#password"), key=b"k" * 32, salt=(), environ={},
+        elsewhere=place,
+    )  # fmt: skip
+    with pytest.raises(Unavailable, match="sealed"):
+        resolve(one)
+
+
+def test_a_check_does_not_look_elsewhere() -> None:
+    assert secrets.check(reference("vault", "secret/billing#password"), {}) is None

@@ -8,7 +8,7 @@ import pytest
 
 from tests.settings.world import GRANT, PROVIDER, TARGET, VAULT, lines
 
-ONE = "must have exactly one of credential, file, env; it has "
+ONE = "must have exactly one of credential, file, env, vault; it has "
 
 BAD = [
     # unknown, missing, of the wrong kind
@@ -90,8 +90,13 @@ BAD = [
     ),
     (
         GRANT + 'client_secret = { vault = "secret/omnifund#client_secret" }',
-        "rotator.toml:5: grants.billing.client_secret cannot be read from Vault yet; have Vault Agent write it to a "
-        "file and use { file = … }, or use { credential = … }",
+        "rotator.toml:5: grants.billing.client_secret needs the Vault 'default', which is not configured; "
+        "add [vault.default] with address, auth",
+    ),
+    (
+        VAULT.replace('{ token_file = "/run/vault/token" }', '{ token = { vault = "a/b#c" } }'),
+        "rotator.toml:3: vault.default.auth.token cannot be kept in a Vault itself; "
+        "use { file = … } or { credential = … }",
     ),
     (
         GRANT + 'client_secret = { vault = "secret/omnifund" }',

@@ -1,5 +1,6 @@
 """HashiCorp Vault and OpenBao: one login, and what uses it. hvac lives here alone, imported at the first call."""
 
+from rotator.drivers.vault import cabinet
 from rotator.drivers.vault.client import Address, Vault
 from rotator.drivers.vault.login import (
     AppRoleLogin,
@@ -25,5 +26,6 @@ __all__ = [
     "UserpassLogin",
     "Vault",
     "WrappedAppRoleLogin",
+    "cabinet",
     "parse_location",
 ]
