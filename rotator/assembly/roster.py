@@ -13,6 +13,7 @@ from rotator.assembly.plan import Plan
 from rotator.core.errors import RotatorError
 from rotator.core.policy import Budget, Rules
 from rotator.core.ports import Clock, Enrolment, Http, Publisher
+from rotator.core.pressure import Limits
 from rotator.core.tokens import Secret
 from rotator.drivers import files, http, oauth, secrets
 from rotator.drivers.secrets import Reference
@@ -100,6 +101,7 @@ class ConfiguredRoster:
                 elsewhere=self._read_vault,
             ),
             targets={target: self._publisher(one) for target, one in grant.targets.items()},
+            limits=Limits(in_flight=provider.limits.in_flight, per_second=provider.limits.per_second),
             fingerprint=described,
         )
 

@@ -15,6 +15,7 @@ from typing import Protocol
 from rotator.core import events
 from rotator.core.grants import Grant, Kind, Outcome
 from rotator.core.policy import Moment, Rules
+from rotator.core.pressure import Limits
 from rotator.core.publication import Publication, Settled
 from rotator.core.tokens import Secret
 
@@ -298,8 +299,9 @@ class Store(Protocol):
 class Enrolment:
     """One grant as configured, made of objects: what the engine works with.
 
-    ``identity`` is (provider's URL, client id, username): other tokens do not fit it. ``fingerprint`` changes with
-    anything configured, so that a reload can tell what changed.
+    ``identity`` is (provider's URL, client id, username): other tokens do not fit it. ``limits`` are those of the
+    provider, the same for all its grants. ``fingerprint`` changes with anything configured, so that a reload can tell
+    what changed.
     """
 
     name: str
@@ -309,6 +311,7 @@ class Enrolment:
     endpoint: TokenEndpoint
     credentials: CredentialSource
     targets: Mapping[str, Publisher]
+    limits: Limits = field(default_factory=Limits)
     fingerprint: str = ""
 
 

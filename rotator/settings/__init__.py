@@ -26,7 +26,7 @@ from pydantic import ValidationError
 
 from rotator.core.errors import Misconfigured
 from rotator.settings import checks, problems, shape, sources
-from rotator.settings.models import AppRole, Auth, Budget, Grant, Provider, Settings, Target, Vault
+from rotator.settings.models import AppRole, Auth, Budget, Grant, Limits, Provider, Settings, Target, Vault
 from rotator.settings.values import SecretReference, VaultPath, duration, vault_field
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "Auth",
     "Budget",
     "Grant",
+    "Limits",
     "Loaded",
     "Provider",
     "SecretReference",

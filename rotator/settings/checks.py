@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
@@ -14,7 +16,7 @@ from rotator.core.publication import Format, fill
 from rotator.settings.models import Auth, Grant, Provider, Settings, Target, Vault
 from rotator.settings.problems import Problem, suggest
 from rotator.settings.shape import Path, dotted
-from rotator.settings.values import SecretReference, vault_entry, vault_field
+from rotator.settings.values import SecretReference, vault_entry, vault_field, written
 
 # A template is tried with these names; their values do not matter.
 TEMPLATE_FIELDS = (
@@ -216,6 +218,7 @@ def warnings(settings: Settings) -> Iterator[Problem]:
     for _grant, path, target in targets(settings):
         if target.file is not None and target.file_mode & 0o004:
             yield Problem((*path, "mode"), 'lets everybody on this machine read the token; better: "0640" and a group')
+    yield from _too_slow(settings)
     for name, provider in settings.providers.items():
         if provider.token_url.startswith("http:") and not is_loopback(provider.token_url):
             yield Problem(("providers", name, "token_url"), "is not encrypted: credentials and tokens travel in clear")
@@ -228,3 +231,17 @@ def warnings(settings: Settings) -> Iterator[Problem]:
     for name, vault in settings.vault.items():
         if vault.address.startswith("http:") and not is_loopback(vault.address):
             yield Problem(("vault", name, "address"), "is not encrypted: tokens travel in clear text")
+
+
+def _too_slow(settings: Settings) -> Iterator[Problem]:
+    """A rate that keeps up with its grants, but could not catch up within a lifetime after an outage."""
+    counts = Counter(grant.provider for grant in settings.grants.values())
+    for name, provider in settings.providers.items():
+        least = 2 * counts[name] / (provider.default_lifetime.total_seconds() * provider.rotate_at)
+        if provider.limits.per_second < least:
+            lifetime, better = written(provider.default_lifetime), math.ceil(least * 10) / 10
+            yield Problem(
+                ("providers", name, "limits", "per_second"),
+                f"is slow for {counts[name]} grants with tokens of {lifetime}: after an outage they expire before "
+                f"their turn; better: {better:g} or more, if it is allowed",
+            )

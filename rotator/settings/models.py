@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from rotator.core import pressure
 from rotator.core.policy import Reuse
 from rotator.core.publication import Format
 from rotator.settings.values import (
@@ -77,6 +78,15 @@ class Timing(Part):
     verify_every: Span = timedelta(seconds=30)
 
 
+class Limits(Part):
+    """What the provider bears from this client: exchanges in flight, and exchanges started in a second.
+
+    For all its grants together; see `rotator.core.pressure.Limits` for why these are the defaults."""
+
+    in_flight: int = Field(default=pressure.Limits().in_flight, ge=1, le=256)
+    per_second: float = Field(default=pressure.Limits().per_second, gt=0, le=1000)
+
+
 class Provider(Part):
     """An authorization server and its quirks.
 
@@ -98,6 +108,7 @@ class Provider(Part):
     rotate_at: float = Field(default=0.75, gt=0, lt=1)
     jitter: float = Field(default=0.05, ge=0, lt=0.5)
     spacing: Span = timedelta(seconds=30)
+    limits: Limits = Field(default_factory=Limits)
     proxy: Proxy | None = Field(default=None, repr=False)
     ca_file: AbsolutePath | None = None
     allow_plain_http: bool = False

@@ -160,6 +160,40 @@ BAD = [
         "rotator.toml:5: grants.billing.client_secret is missing; "
         'providers.example.auth = "basic" cannot do without it',
     ),
+    # limits
+    (
+        PROVIDER + "limits = { in_flight = 0 }",
+        "rotator.toml:3: providers.example.limits.in_flight must be at least 1",
+    ),
+    (
+        PROVIDER + "limits = { in_flight = 257 }",
+        "rotator.toml:3: providers.example.limits.in_flight must be at most 256",
+    ),
+    (
+        PROVIDER + 'limits = { in_flight = "many" }',
+        "rotator.toml:3: providers.example.limits.in_flight must be a whole number",
+    ),
+    (
+        PROVIDER + "limits = { per_second = 0 }",
+        "rotator.toml:3: providers.example.limits.per_second must be more than 0.0",
+    ),
+    (
+        PROVIDER + "limits = { per_second = nan }",
+        "rotator.toml:3: providers.example.limits.per_second must be at most 1000.0",
+    ),
+    (
+        PROVIDER + "limits = { per_second = inf }",
+        "rotator.toml:3: providers.example.limits.per_second must be at most 1000.0",
+    ),
+    (
+        PROVIDER + 'limits = { per_second = "1/s" }',
+        "rotator.toml:3: providers.example.limits.per_second must be a number",
+    ),
+    (
+        PROVIDER + "limits = { persecond = 60 }",
+        "rotator.toml:3: providers.example.limits.persecond is not a known key; did you mean per_second?",
+    ),
+    (PROVIDER + "limits = 3", "rotator.toml:3: providers.example.limits must be a table with keys of its own"),
     # budgets
     (GRANT + "budget = { limit = 17 }", "rotator.toml:5: grants.billing.budget.limit must be at most 16"),
     (GRANT + "budget = { limit = -1 }", "rotator.toml:5: grants.billing.budget.limit must be at least 0"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rotator import settings
+from rotator.core import pressure
 from rotator.core.errors import Misconfigured
 from rotator.core.policy import Reuse
 from rotator.core.publication import Format
@@ -116,6 +117,35 @@ def test_environment_wins_over_file_and_file_over_preset_key_by_key_and_each_ori
     assert sources["deadline"] == "rotator.toml:2"
     assert sources["token_url"] == "preset omnifund"
     assert sources["jitter"] == "default"
+
+
+def test_limits_of_a_provider_come_from_the_file_or_the_environment_and_have_defaults(tmp_path: Path) -> None:
+    loaded = load(
+        tmp_path,
+        "[providers.omnifund.limits]\nin_flight = 4\n",
+        ROTATOR_PROVIDERS__OMNIFUND__LIMITS__PER_SECOND="2.5",
+        ROTATOR_PROVIDERS__OMNIFUND_SANDBOX__LIMITS__IN_FLIGHT="2",
+    )
+    limits = loaded.settings.providers["omnifund"].limits
+    assert (limits.in_flight, limits.per_second) == (4, 2.5)
+    assert loaded.sources["providers.omnifund.limits.in_flight"] == "rotator.toml:2"
+    sandbox = loaded.settings.providers["omnifund-sandbox"].limits
+    assert (sandbox.in_flight, sandbox.per_second) == (2, pressure.Limits().per_second)
+    shown = {key: (value, source) for key, value, source in settings.effective(loaded)}
+    variable = "environment ROTATOR_PROVIDERS__OMNIFUND__LIMITS__PER_SECOND"
+    assert shown["providers.omnifund.limits.per_second"] == (2.5, variable)
+
+
+def test_a_rate_that_is_slow_for_its_grants_is_warned_about(tmp_path: Path) -> None:
+    text = "[providers.omnifund.limits]\nper_second = 0.01\n" + "".join(
+        f'[grants.g{number}]\nprovider = "omnifund"\nclient_id = "c"\n' for number in range(20)
+    )
+    (warning,) = load(tmp_path, text).warnings
+    assert warning.endswith(
+        "rotator.toml:2: providers.omnifund.limits.per_second is slow for 20 grants with tokens of 1h: after an outage "
+        "they expire before their turn; better: 0.1 or more, if it is allowed"
+    )
+    assert load(tmp_path, text.replace("0.01", "0.1")).warnings == ()
 
 
 def test_a_secret_from_the_environment_replaces_the_files_whole_reference(tmp_path: Path) -> None:
