@@ -240,10 +240,23 @@ def own_network() -> Iterator[None]:
 
 
 @contextmanager
-def dropped(*match: str) -> Iterator[None]:
-    """Packets that match these words of iptables(8) are lost within the block."""
+def dropped(*match: str) -> Iterator[Callable[[], int]]:
+    """Packets that match these words of iptables(8) are lost within the block; call it for how many were so far."""
     run("iptables", "-I", "OUTPUT", *match, "-j", "DROP")
+
+    def count() -> int:
+        # Two lines of headings, then the rule that was put first.
+        return int(run("iptables", "-L", "OUTPUT", "-n", "-v", "-x").splitlines()[2].split()[0])
+
     try:
-        yield
+        yield count
+        assert count() > 0, "nothing was lost: this proved nothing"
     finally:
         run("iptables", "-D", "OUTPUT", *match, "-j", "DROP")
+
+
+def is_connected(process: Process, port: int) -> bool:
+    """Whether it holds a connection to this port, in its own network."""
+    rows = [line.split() for line in Path(f"/proc/{process.pid}/net/tcp").read_text().splitlines()[1:]]
+    # proc_pid_net(5): remote address and state, in hexadecimal; 01 is ESTABLISHED.
+    return any(row[2].endswith(f":{port:04X}") and row[3] == "01" for row in rows)
