@@ -1,12 +1,15 @@
 """Random lives of a grant, and what must hold at every step of each.
 
-The walker plays engine, provider, network, operator and clock; it knows of the lifecycle only what DESIGN promises.
+The walker plays engine, provider, network, operator and clock; it knows of the lifecycle only what is promised of it,
+and counts logins and pauses in books of its own. `WALKS=5000` takes as many as asked.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from rotator.core import lifecycle, policy, records
-from rotator.core.grants import Grant, Kind, Outcome, OutcomeClass
+from rotator.core.grants import Charge, Grant, Kind, Outcome, OutcomeClass, Source
 from rotator.core.policy import Budget, Reuse, Rules
 
 SPANS = st.sampled_from([ZERO, SECOND / 2, 5 * SECOND, 31 * SECOND, 5 * MINUTE, 16 * MINUTE, HOUR, 7 * HOUR, 25 * HOUR])
@@ -31,8 +34,29 @@ RULES = st.builds(
     refresh_lifetime=st.sampled_from([None, timedelta(days=14), 10 * MINUTE]),
 )
 RETRY_AFTER = st.none() | st.sampled_from([-SECOND, ZERO, 3 * SECOND, 30 * DAY])
-CREDENTIALS = st.none() | st.sampled_from(["old credentials", "new credentials"])
+CREDENTIALS = st.sampled_from(["old credentials", "new credentials", "others"])
 CHANCES = st.sampled_from([0.0, 0.25, 0.5, 0.999999])
+PACES = st.none() | st.sampled_from([(MINUTE, 15 * MINUTE), (30 * MINUTE, 8 * HOUR)])
+LEAST_PAUSE = SECOND / 2
+# Enough looks for the longest way back: doubt, a resend at expiry, a dead chain, the token before, a login.
+STEPS_BACK = 8
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How the exchange before ended, and when (since noon)."""
+
+    at: timedelta
+    kind: Kind
+    source: Source
+    cls: OutcomeClass
+    barred: bool = False
+
+    @property
+    def leads_on(self) -> bool:
+        """Whether the next exchange may follow at once: the way down a dead chain, which has an end."""
+        dead = self.cls is OutcomeClass.REFRESH_DEAD or self.barred
+        return self.kind is Kind.REFRESH and (dead or self.source is Source.PREVIOUS)
 
 
 class Walk(RuleBasedStateMachine):
@@ -41,8 +65,12 @@ class Walk(RuleBasedStateMachine):
         self.story = Story(build.fresh() if born else build.empty(), rules)
         self.flying = False
         self.tokens = 1
-        self.ordered_alone: list[tuple[timedelta, OutcomeClass | None]] = []
-        self.last: OutcomeClass | None = None
+        self.credentials = "old credentials"
+        self.spent = self.credentials
+        self.alone: list[timedelta] = []
+        self.before: Ended | None = None
+        self.at_once = 0
+        self.logins: list[datetime] = []
 
     # --- what may happen ----------------------------------------------------------------------------------------
 
@@ -54,17 +82,35 @@ class Walk(RuleBasedStateMachine):
     @rule(chance=CHANCES)
     def the_alarm_rings(self, chance: float) -> None:
         self.story.wait()
-        self.look(chance, lifecycle.Due(credentials="old credentials"))
+        self.look(chance, lifecycle.Due(credentials=self.credentials))
 
     @precondition(lambda self: not self.flying)
     @rule(
         chance=CHANCES, asked=st.booleans(), forced=st.booleans(), wanted=st.none() | st.sampled_from(Kind),
-        credentials=CREDENTIALS,
+        readable=st.booleans(),
     )  # fmt: skip
-    def somebody_looks(
-        self, chance: float, asked: bool, forced: bool, wanted: Kind | None, credentials: str | None
-    ) -> None:
+    def somebody_looks(self, chance: float, asked: bool, forced: bool, wanted: Kind | None, readable: bool) -> None:
+        credentials = self.credentials if readable else None
         self.look(chance, lifecycle.Due(credentials=credentials, asked=asked, forced=forced, wanted=wanted))
+
+    @rule(credentials=CREDENTIALS)
+    def the_credentials_change(self, credentials: str) -> None:
+        """Also while an exchange is out: what comes back is about those that it was sent with."""
+        self.credentials = credentials
+
+    @precondition(lambda self: not self.flying)
+    @rule(rules=RULES)
+    def the_settings_are_reloaded(self, rules: Rules) -> None:
+        """An exchange that is out ends by the rules that it began with; after a crash the new ones hold."""
+        self.story.rules = rules
+        self.alone.clear()
+        self.before = None
+        self.look(build.EVEN, lifecycle.Due(credentials=self.credentials))
+
+    @precondition(lambda self: not self.flying)
+    @rule(span=SPANS)
+    def the_machine_is_started_again(self, span: timedelta) -> None:
+        self.story.reboot(span)
 
     @precondition(lambda self: self.flying)
     @rule(lifetime=LIFETIMES, refresh=st.booleans(), took=SPANS, partly=st.booleans())
@@ -74,9 +120,12 @@ class Walk(RuleBasedStateMachine):
         self.end(make(self.tokens, lifetime=lifetime, refresh=None if refresh else build.NO_REFRESH), min(took, MINUTE))
 
     @precondition(lambda self: self.flying)
-    @rule(cls=st.sampled_from(OutcomeClass), retry_after=RETRY_AFTER, took=SPANS)
-    def it_fails(self, cls: OutcomeClass, retry_after: timedelta | None, took: timedelta) -> None:
-        self.end(build.failed(cls, retry_after=retry_after), min(took, MINUTE))
+    @rule(
+        cls=st.sampled_from(OutcomeClass), retry_after=RETRY_AFTER, took=SPANS, charge=st.sampled_from(Charge),
+        barred=st.booleans(), pace=PACES,
+    )  # fmt: skip
+    def it_fails(self, cls: OutcomeClass, took: timedelta, **found: Any) -> None:
+        self.end(build.failed(cls, **found), min(took, MINUTE))
 
     @precondition(lambda self: self.flying)
     @rule(span=SPANS, reboots=st.booleans())
@@ -89,8 +138,12 @@ class Walk(RuleBasedStateMachine):
     @precondition(lambda self: not self.flying)
     @rule(span=st.sampled_from([-400 * DAY, -HOUR, -3 * SECOND, 3 * SECOND, HOUR, 400 * DAY]))
     def the_clock_is_set(self, span: timedelta) -> None:
+        over = self.story.now - self.story.rules.budget.window
         self.story.stepped += span
-        self.ordered_alone.clear()
+        self.alone.clear()
+        self.before = None
+        # Nobody knows any more when those were that seem to lie ahead: they count from now.
+        self.logins = [min(at, self.story.now) for at in self.logins if at > over]
         if span < ZERO:
             self.take(lifecycle.ClockFellBack())
 
@@ -105,7 +158,8 @@ class Walk(RuleBasedStateMachine):
     @rule()
     def a_token_is_adopted(self) -> None:
         self.tokens += 1
-        self.ordered_alone.clear()
+        self.alone.clear()
+        self.before = None
         self.take(lifecycle.Adopted(refresh=build.secret(f"adopted-{self.tokens}")))
 
     # --- how it is played ---------------------------------------------------------------------------------------
@@ -113,25 +167,35 @@ class Walk(RuleBasedStateMachine):
     def look(self, chance: float, fact: lifecycle.Due) -> None:
         self.story.chance = chance
         before = self.story.grant
+        if before.intent is not None:
+            died = before.intent
+            self.before = Ended(self.story.at, died.kind, died.source, OutcomeClass.DOUBTFUL)
         step = self.take(fact)
         willed = fact.asked or fact.forced or fact.wanted is not None
         if isinstance(step.order, lifecycle.Exchange):
             self.flying = True
+            self.spent = self.credentials
             self.judge_order(step, step.order, before, fact)
+            if step.order.kind is Kind.PASSWORD:
+                self.judge_login(alone=not (fact.forced or fact.wanted is Kind.PASSWORD))
             if willed or before.latch is not None:
-                self.ordered_alone.clear()
+                self.alone.clear()
             else:
-                self.ordered_alone.append((self.story.at, self.last))
-                self.judge_pace()
+                self.alone.append(self.story.at)
+                self.judge_pace(step.order, before)
         elif willed and before.intent is None and before.latch is None and before.due_at is not None:
             assert step.grant.due_at in (before.due_at, None), "who asked in vain does not move the schedule"
 
     def end(self, outcome: Outcome, took: timedelta) -> None:
-        sent_at = self.story.now
+        sent_at, out = self.story.now, self.story.grant.intent
+        assert out is not None, "an exchange is out, and its intent is not there"
         self.story.at += took
         self.flying = False
-        self.last = outcome.cls
-        self.take(lifecycle.Concluded(outcome=outcome, sent_at=sent_at, credentials="old credentials"))
+        self.before = Ended(self.story.at, out.kind, out.source, outcome.cls, outcome.barred)
+        uncounted = outcome.cls is OutcomeClass.NOT_SENT or outcome.charge is Charge.NONE
+        if out.kind is Kind.PASSWORD and uncounted:
+            self.logins.pop()
+        self.take(lifecycle.Concluded(outcome=outcome, sent_at=sent_at, credentials=self.spent))
 
     def take(self, fact: lifecycle.Fact) -> lifecycle.Step:
         before = self.story.grant
@@ -173,7 +237,7 @@ class Walk(RuleBasedStateMachine):
                 assert rules.password
                 assert rules.budget.left(held.debits[:-1], now) >= 1
                 near = [at for at in held.debits[:-1] if now - rules.budget.apart < at]
-                assert not near or held.password_lost
+                assert not near or held.password_lost or before.latch is not None
         elif rules.reuse is Reuse.KILLS_FAMILY and held.doubt is not None:
             self.judge_resend(held, held.doubt.since)
 
@@ -185,15 +249,25 @@ class Walk(RuleBasedStateMachine):
         clock_unknown = since.now > moment.now or (held.access is not None and held.access.issued_at > moment.now)
         assert in_grace or nothing_to_revoke or clock_unknown, "a resend revokes what readers hold"
 
-    def judge_pace(self) -> None:
-        """Exchanges that nobody asked for: time passes between any two, but for the way down a dead chain."""
-        alone = self.ordered_alone
-        at, after = alone[-1]
-        fallback = after in (OutcomeClass.REFRESH_DEAD, OutcomeClass.DOUBTFUL)
-        if len(alone) > 1 and not self.story.grant.unproven:
-            assert at > alone[-2][0] or fallback
-        assert sum(at - one <= MINUTE for one, _ in alone) <= 125, "half-second spacing is the least there is"
-        assert sum(at == one for one, _ in alone) <= 4
+    def judge_login(self, *, alone: bool) -> None:
+        """By the walker's own book: never more than the limit in any window, whatever the record says."""
+        now, budget = self.story.now, self.story.rules.budget
+        counting = [at for at in self.logins if at > now - budget.window]
+        assert not alone or len(counting) < budget.limit, "one login more than the budget"
+        self.logins.append(now)
+
+    def judge_pace(self, order: lifecycle.Exchange, held: Grant) -> None:
+        """Exchanges that nobody asked for: time passes between any two, but for the way down a dead chain, and for the
+        one quick resend that a grace or a token's last seconds allow."""
+        at, before = self.alone[-1], self.before
+        if len(self.alone) > 1 and before is not None:
+            hurried = order.attempt == 2 or (order.kind is Kind.PASSWORD and held.password_lost)
+            pause = at - before.at
+            self.at_once = self.at_once + 1 if pause < LEAST_PAUSE else 0
+            assert self.at_once == 0 or before.leads_on or hurried, f"only {pause} after {before.cls}"
+            assert self.at_once <= 3, "the way down has an end"
+        assert sum(at - one <= MINUTE for one in self.alone) <= 125, "half-second spacing is the least there is"
+        assert sum(at == one for one in self.alone) <= 3
 
     def judge_rest(self, step: lifecycle.Step) -> None:
         held = step.grant
@@ -201,9 +275,12 @@ class Walk(RuleBasedStateMachine):
             assert held.due_at is not None or held.intent is not None or held.trouble is not None
         if held.latch is not None:
             assert held.due_at is None, "what is latched is not due"
+            assert held.latch.reason and held.latch.mend, "a person must act, and is told how"
         elif held.due_at is None and held.intent is None:
             assert held.refresh is None, "only a person can help, or somebody would be due"
             assert not self.story.rules.password
+            assert held.trouble is not None and held.trouble.message, "a person must act, and is told why"
+            assert held.trouble.mend, "and how"
 
     def judge_secrets(self, step: lifecycle.Step) -> None:
         shown = [repr(step), str(step), repr(step.order), f"{step.grant}"]
@@ -216,29 +293,61 @@ class Walk(RuleBasedStateMachine):
             held = self.story.grant
             assert records.read(json.loads(json.dumps(records.write(held)))) == held
 
+    @invariant()
+    def an_exchange_that_is_out_has_its_intent(self) -> None:
+        if hasattr(self, "story"):
+            assert not self.flying or self.story.grant.intent is not None
+
     def teardown(self) -> None:
-        """However it got here: once the provider grants everything, there is a valid token, in bounded time."""
+        """However it got here: once the provider grants everything there is a valid token, in bounded time and steps;
+        where only a person can help, what the mend says is enough."""
         if not hasattr(self, "story"):
             return
-        story, rules = self.story, self.story.rules
+        story = self.story
         story.chance = build.EVEN
-        latest = story.now + max(DAY, rules.longest_lifetime) + 16 * MINUTE
-        exchanged = False
-        while not exchanged and story.grant.due_at is not None and story.grant.due_at <= latest:
+        if not self.becomes_fresh():
+            self.a_person_acts()
+            assert self.becomes_fresh(), "a person did what was asked, and it is not fresh"
+        assert story.grant.holds_valid(story.now)
+        held = story.grant
+        assert (held.latch, held.doubt, held.trouble, held.intent) == (None, None, None, None)
+
+    def becomes_fresh(self) -> bool:
+        """Let it go on alone with a provider that grants. False where it waits for a person instead."""
+        story = self.story
+        latest = story.now + max(DAY, story.rules.longest_lifetime) + 16 * MINUTE
+        for _ in range(STEPS_BACK):
+            step = story.look(credentials=self.credentials)
+            if isinstance(step.order, lifecycle.Exchange):
+                self.tokens += 1
+                story.end(build.granted(self.tokens), credentials=self.credentials)
+                return True
+            if story.grant.due_at is None:
+                return False
+            if story.rules.budget.limit == 0 and story.grant.due_at > latest:
+                return False
+            assert story.grant.due_at <= latest, "waits for longer than any budget or token lasts"
             story.wait()
-            exchanged = isinstance(story.look().order, lifecycle.Exchange)
-        if exchanged:
-            story.end(build.granted(self.tokens + 1))
-            assert story.grant.holds_valid(story.now)
-        elif story.grant.due_at is None:
-            assert story.grant.latch is not None or not rules.password
-        else:
-            assert rules.budget.limit == 0, "waits for longer than any budget or token lasts"
+        raise AssertionError("looks and looks, and neither begins nor waits for anybody")
+
+    def a_person_acts(self) -> None:
+        story = self.story
+        if story.grant.latch is not None:
+            self.credentials = "mended credentials"
+        elif not story.rules.password or story.rules.budget.limit == 0:
+            self.a_token_is_adopted()
+        if story.grant.refresh is None and not self.may_log_in():
+            # Mended, and found that the chain is gone as well.
+            self.a_token_is_adopted()
+
+    def may_log_in(self) -> bool:
+        return self.story.rules.password and self.story.rules.budget.limit > 0
 
 
 Walk.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
-)
+    max_examples=int(os.environ.get("WALKS", "80")), stateful_step_count=50, deadline=None,
+    suppress_health_check=list(HealthCheck),
+)  # fmt: skip
 TestWalk: Any = Walk.TestCase
 
 
