@@ -37,6 +37,10 @@ RETRY_AFTER = st.none() | st.sampled_from([-SECOND, ZERO, 3 * SECOND, 30 * DAY])
 CREDENTIALS = st.sampled_from(["old credentials", "new credentials", "others"])
 CHANCES = st.sampled_from([0.0, 0.25, 0.5, 0.999999])
 PACES = st.none() | st.sampled_from([(MINUTE, 15 * MINUTE), (30 * MINUTE, 8 * HOUR)])
+FOUND = {
+    "retry_after": RETRY_AFTER, "charge": st.sampled_from(Charge), "barred": st.booleans(),
+    "pace": PACES,
+}  # fmt: skip
 LEAST_PAUSE = SECOND / 2
 # Enough looks for the longest way back: doubt, a resend at expiry, a dead chain, the token before, a login.
 STEPS_BACK = 8
@@ -70,7 +74,10 @@ class Walk(RuleBasedStateMachine):
         self.alone: list[timedelta] = []
         self.before: Ended | None = None
         self.at_once = 0
+        self.presented = ""
         self.logins: list[datetime] = []
+        self.lonely_logins: list[datetime] = []
+        self.unanswered: dict[str, tuple[policy.Moment, int]] = {}
 
     # --- what may happen ----------------------------------------------------------------------------------------
 
@@ -120,10 +127,7 @@ class Walk(RuleBasedStateMachine):
         self.end(make(self.tokens, lifetime=lifetime, refresh=None if refresh else build.NO_REFRESH), min(took, MINUTE))
 
     @precondition(lambda self: self.flying)
-    @rule(
-        cls=st.sampled_from(OutcomeClass), retry_after=RETRY_AFTER, took=SPANS, charge=st.sampled_from(Charge),
-        barred=st.booleans(), pace=PACES,
-    )  # fmt: skip
+    @rule(cls=st.sampled_from(OutcomeClass), took=SPANS, **FOUND)
     def it_fails(self, cls: OutcomeClass, took: timedelta, **found: Any) -> None:
         self.end(build.failed(cls, **found), min(took, MINUTE))
 
@@ -144,6 +148,7 @@ class Walk(RuleBasedStateMachine):
         self.before = None
         # Nobody knows any more when those were that seem to lie ahead: they count from now.
         self.logins = [min(at, self.story.now) for at in self.logins if at > over]
+        self.lonely_logins.clear()
         if span < ZERO:
             self.take(lifecycle.ClockFellBack())
 
@@ -162,6 +167,45 @@ class Walk(RuleBasedStateMachine):
         self.before = None
         self.take(lifecycle.Adopted(refresh=build.secret(f"adopted-{self.tokens}")))
 
+    # Longer pieces of a story that single steps rarely put together.
+
+    @rule(cls=st.sampled_from(OutcomeClass), times=st.integers(2, 5), **FOUND)
+    def a_bad_spell(self, cls: OutcomeClass, times: int, **found: Any) -> None:
+        for _ in range(times):
+            if not self.flying and self.story.grant.due_at is not None:
+                self.the_alarm_rings(0.0)
+            if self.flying:
+                self.end(build.failed(cls, **found), ZERO)
+
+    @precondition(lambda self: not self.flying)
+    @rule(times=st.integers(2, 5), span=SPANS)
+    def the_password_is_changed_to_another_wrong_one(self, times: int, span: timedelta) -> None:
+        for number in range(times):
+            self.credentials = f"wrong {number}"
+            self.story.at += span
+            self.look(0.5, lifecycle.Due(credentials=self.credentials))
+            if self.flying:
+                self.end(build.REFUSED, ZERO)
+
+    @precondition(lambda self: not self.flying)
+    @rule(times=st.integers(2, 4))
+    def two_stores_outbid_each_other(self, times: int) -> None:
+        for _ in range(times):
+            self.a_target_is_found_ahead(1, None)
+            if self.story.grant.due_at is not None:
+                self.the_alarm_rings(0.5)
+            if self.flying:
+                self.it_is_granted(HOUR, True, ZERO, False)
+
+    @precondition(lambda self: not self.flying)
+    @rule(times=st.integers(2, 5), rebooted=st.booleans())
+    def it_crashes_over_and_over(self, times: int, rebooted: bool) -> None:
+        for _ in range(times):
+            if not self.flying and self.story.grant.due_at is not None:
+                self.the_alarm_rings(0.0)
+            if self.flying:
+                self.we_crash(ZERO, rebooted)
+
     # --- how it is played ---------------------------------------------------------------------------------------
 
     def look(self, chance: float, fact: lifecycle.Due) -> None:
@@ -177,9 +221,17 @@ class Walk(RuleBasedStateMachine):
             self.spent = self.credentials
             self.judge_order(step, step.order, before, fact)
             if step.order.kind is Kind.PASSWORD:
+                if before.latch is not None:
+                    self.lonely_logins.clear()
                 self.judge_login(alone=not (fact.forced or fact.wanted is Kind.PASSWORD))
+            else:
+                self.judge_presenting(step.order, step.grant)
             if willed or before.latch is not None:
                 self.alone.clear()
+                if fact.asked and not (fact.forced or fact.wanted is Kind.PASSWORD) and self.before is not None:
+                    access, least = before.access, self.story.rules.spacing
+                    least = least if access is None or access.lifetime <= ZERO else min(least, access.lifetime / 2)
+                    assert self.story.at - self.before.at >= least, "who asks keeps the spacing too"
             else:
                 self.alone.append(self.story.at)
                 self.judge_pace(step.order, before)
@@ -194,7 +246,15 @@ class Walk(RuleBasedStateMachine):
         self.before = Ended(self.story.at, out.kind, out.source, outcome.cls, outcome.barred)
         uncounted = outcome.cls is OutcomeClass.NOT_SENT or outcome.charge is Charge.NONE
         if out.kind is Kind.PASSWORD and uncounted:
-            self.logins.pop()
+            gone = self.logins.pop()
+            self.lonely_logins = [at for at in self.lonely_logins if at != gone]
+        lost = outcome.answer is None and outcome.cls in (OutcomeClass.DOUBTFUL, OutcomeClass.GRANTED)
+        if out.kind is Kind.REFRESH and not lost:
+            # An answer came: this presentation is none that nobody answered for, and a token that was granted with and
+            # stays the same is proven good.
+            since, times = self.unanswered.pop(self.presented)
+            if times > 1 and outcome.answer is None:
+                self.unanswered[self.presented] = (since, times - 1)
         self.take(lifecycle.Concluded(outcome=outcome, sent_at=sent_at, credentials=self.spent))
 
     def take(self, fact: lifecycle.Fact) -> lifecycle.Step:
@@ -239,14 +299,19 @@ class Walk(RuleBasedStateMachine):
                 near = [at for at in held.debits[:-1] if now - rules.budget.apart < at]
                 assert not near or held.password_lost or before.latch is not None
         elif rules.reuse is Reuse.KILLS_FAMILY and held.doubt is not None:
-            self.judge_resend(held, held.doubt.since)
+            self.judge_resend(held, held.doubt.since, 1)
 
-    def judge_resend(self, held: Grant, since: policy.Moment) -> None:
+    def judge_resend(self, held: Grant, since: policy.Moment, times: int) -> None:
         rules, moment = self.story.rules, self.story.moment
         elapsed = moment.elapsed_since(since)
-        in_grace = elapsed is not None and elapsed < rules.grace
+        in_grace = elapsed is not None and elapsed < rules.grace and times == 1
         nothing_to_revoke = not held.holds_valid(moment.now)
-        clock_unknown = since.now > moment.now or (held.access is not None and held.access.issued_at > moment.now)
+        known = [
+            since.now,
+            *([held.doubt.since.now] if held.doubt else []),
+            *([held.access.issued_at] if held.access else []),
+        ]
+        clock_unknown = max(known) > moment.now
         assert in_grace or nothing_to_revoke or clock_unknown, "a resend revokes what readers hold"
 
     def judge_login(self, *, alone: bool) -> None:
@@ -255,6 +320,19 @@ class Walk(RuleBasedStateMachine):
         counting = [at for at in self.logins if at > now - budget.window]
         assert not alone or len(counting) < budget.limit, "one login more than the budget"
         self.logins.append(now)
+        if alone:
+            near = [at for at in self.lonely_logins if at > now - budget.apart]
+            assert len(near) <= 1, "one extra try after a lost answer, and no more"
+            self.lonely_logins.append(now)
+
+    def judge_presenting(self, order: lifecycle.Exchange, held: Grant) -> None:
+        """By the walker's own book of tokens that were presented and never answered for, a crash among the reasons."""
+        assert order.refresh is not None
+        self.presented = order.refresh.reveal()
+        since, times = self.unanswered.get(self.presented, (self.story.moment, 0))
+        if times and self.story.rules.reuse is Reuse.KILLS_FAMILY:
+            self.judge_resend(held, since, times)
+        self.unanswered[self.presented] = (since, times + 1)
 
     def judge_pace(self, order: lifecycle.Exchange, held: Grant) -> None:
         """Exchanges that nobody asked for: time passes between any two, but for the way down a dead chain, and for the
