@@ -180,7 +180,7 @@ def test_an_answer_that_came_late_is_still_spaced() -> None:
 @pytest.mark.parametrize(
     ("outcome", "most"),
     [
-        (build.NOT_SENT, 26), (build.DOUBTFUL, 26), (build.BUSY, 7), (build.MISCONFIGURED, 7), (build.partly(), 121),
+        (build.NOT_SENT, 26), (build.DOUBTFUL, 26), (build.BUSY, 7), (build.MISCONFIGURED, 7), (build.partly(), 11),
         (build.failed(OutcomeClass.BUSY, retry_after=ZERO), 26), (build.failed(OutcomeClass.BUSY, retry_after=DAY), 1),
     ],
     ids=lambda value: value.cls.value if isinstance(value, Outcome) else str(value),

@@ -253,7 +253,7 @@ class Walk(RuleBasedStateMachine):
             # An answer came: this presentation is none that nobody answered for, and a token that was granted with and
             # stays the same is proven good.
             since, times = self.unanswered.pop(self.presented)
-            if times > 1 and outcome.answer is None:
+            if times > 1 and outcome.answer is None and outcome.cls is not OutcomeClass.PARTIAL:
                 self.unanswered[self.presented] = (since, times - 1)
         self.take(lifecycle.Concluded(outcome=outcome, sent_at=sent_at, credentials=self.spent))
 

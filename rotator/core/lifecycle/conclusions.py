@@ -22,6 +22,7 @@ from rotator.core.lifecycle import choices, facts, gains
 from rotator.core.policy import Moment, Rules
 
 PARTIAL_RETRY = timedelta(seconds=30)
+PARTIAL_CAP = timedelta(minutes=15)
 PASSWORD_RETRY = timedelta(seconds=5)
 RETRY_AFTER_FLOOR = timedelta(seconds=1)
 RETRY_AFTER_CAP = timedelta(hours=1)
@@ -85,7 +86,8 @@ def _partial(grant: Grant, intent: Intent, outcome: Outcome, moment: Moment, rul
         grant, generation=grant.generation + 1, refresh=refresh, previous_refresh=previous,
         refreshed_at=moment.now, doubt=None, password_lost=False,
     )  # fmt: skip
-    return _fail(kept, intent, outcome, moment, moment.now + PARTIAL_RETRY)
+    pause = policy.slow_backoff(_count(grant.trouble, outcome.cls), PARTIAL_RETRY, PARTIAL_CAP)
+    return _fail(kept, intent, outcome, moment, moment.now + _while_served(kept, pause, moment.now))
 
 
 def _doubtful(
@@ -182,16 +184,21 @@ def _waiting(grant: Grant, intent: Intent, outcome: Outcome, moment: Moment, rul
             pause = max(pause, policy.slow_backoff(count, *outcome.pace))
     elif outcome.cls is OutcomeClass.MISCONFIGURED or outcome.pace is not None:
         pause = policy.slow_backoff(count, *(outcome.pace or policy.OPERATOR_PACE))
-        if grant.access is not None and grant.access.is_valid(now):
-            # A deploy or a firewall page of some minutes must not cost the readers their token: while one is valid,
-            # never wait longer than half of what is left.
-            pause = min(pause, max((grant.access.expires_at - now) / 2, REPEAT_FLOOR))
+        pause = _while_served(grant, pause, now)
     if intent.kind is Kind.REFRESH:
         return _fail(grant, intent, outcome, moment, now + pause)
     if _counts(outcome):
         # The one extra try after a lost answer was this one.
         grant = replace(grant, password_lost=False)
     return _fail(grant, intent, outcome, moment, _after(grant, pause, moment, rules))
+
+
+def _while_served(grant: Grant, pause: timedelta, now: datetime) -> timedelta:
+    """A deploy or a firewall page of some minutes must not cost the readers their token: while one is valid, never wait
+    longer than half of what is left."""
+    if grant.access is None or not grant.access.is_valid(now):
+        return pause
+    return min(pause, max((grant.access.expires_at - now) / 2, REPEAT_FLOOR))
 
 
 def _after(grant: Grant, pause: timedelta, moment: Moment, rules: Rules) -> datetime:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 
@@ -41,33 +41,43 @@ class Body(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Reading:
     """``error`` is the code with the profile's map applied, ``said`` the same as it came; ``text`` is the
-    provider's sentence, not yet fit to be shown; ``answer`` is there for TOKENS and HALF."""
+    provider's sentence, not yet fit to be shown; ``answer`` is there for TOKENS and HALF. ``hide`` is what must not be
+    shown of it: our own secrets, and whatever stands where a token belongs."""
 
     body: Body
     error: str | None = None
     said: str | None = None
     text: str | None = None
     answer: Answer | None = None
+    hide: tuple[str, ...] = field(default=(), repr=False)
 
 
 def read(answer: HttpAnswer, profile: Profile, hide: tuple[str, ...] = ()) -> Reading:
     """Read any body whatever; never raises. ``hide`` are our own secrets, kept out of remarks."""
     if answer.reach is not Reach.COMPLETE:
-        return Reading(Body.CUT)
+        return Reading(Body.CUT, hide=hide)
     if not answer.body.strip():
-        return Reading(Body.EMPTY)
+        return Reading(Body.EMPTY, hide=hide)
     try:
         value = _parsed(answer.body)
     except (ValueError, RecursionError):
-        return Reading(Body.PAGE if _is_page(answer) else Body.BROKEN)
+        return Reading(Body.PAGE if _is_page(answer) else Body.BROKEN, hide=hide)
     if not isinstance(value, dict):
-        return Reading(Body.UNUSABLE)
+        return Reading(Body.UNUSABLE, hide=hide)
+    hide = (*hide, *_issued(value))
     said, error = _error(value, profile)
     text = next((t for key in ("error_description", "message") if isinstance(t := value.get(key), str) and t), None)
     tokens = _tokens(value, profile, hide)
     if tokens is None:
-        return Reading(Body.UNUSABLE, error, said, text)
-    return Reading(Body.TOKENS if tokens.access is not None else Body.HALF, error, said, text, tokens)
+        return Reading(Body.UNUSABLE, error, said, text, hide=hide)
+    return Reading(Body.TOKENS if tokens.access is not None else Body.HALF, error, said, text, tokens, hide)
+
+
+def _issued(value: dict[str, object]) -> tuple[str, ...]:
+    """A confused provider may put a token where a lifetime or a sentence belongs: nothing of the answer itself is
+    quoted either. What is shorter than a fingerprint is no token of anybody, and would mask ordinary words."""
+    issued = (one for one in (value.get("access_token"), value.get("refresh_token")) if isinstance(one, str))
+    return tuple(one for one in issued if len(one) >= FINGERPRINT_DIGITS)
 
 
 def _parsed(body: bytes) -> object:
@@ -102,10 +112,6 @@ def _tokens(value: dict[str, object], profile: Profile, hide: tuple[str, ...]) -
     usable = isinstance(access, str) and B64TOKEN.fullmatch(access) is not None
     if not usable and refresh is None:
         return None
-    # A confused provider may put a token where a lifetime belongs: nothing of the answer itself is quoted either. What
-    # is shorter than a fingerprint is no token of anybody, and would mask ordinary words.
-    issued = (one for one in (value.get("access_token"), value.get("refresh_token")) if isinstance(one, str))
-    hide = (*hide, *(one for one in issued if len(one) >= FINGERPRINT_DIGITS))
     kind = _token_type(value.get("token_type"), profile, remarks, hide)
     lifetime = _lifetime(value, remarks, hide)
     scope = value.get("scope")

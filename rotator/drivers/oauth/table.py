@@ -132,7 +132,7 @@ ROWS: tuple[Row, ...] = (
         C.BUSY),
     # --- 2xx by its body; with tokens in it an error that nobody knows does not take them away
     Row("a new token set", success(Body.TOKENS), C.GRANTED),
-    Row("a refresh token came, but no bearer token that may be used", success(Body.HALF), C.PARTIAL,
+    Row("tokens came, but no bearer token that may be used", success(Body.HALF), C.PARTIAL,
         mend="ask the provider why; readers keep the last good token"),
     Row("an error that is not known", unknown_error_in_success, C.MISCONFIGURED, mend=PROVIDER),
     Row("there is nothing in the answer", success(Body.EMPTY), C.DOUBTFUL),

@@ -29,11 +29,11 @@ def classify(
     retry_after = _retry_after(answer, now)
     kept = reading.answer if cls in (OutcomeClass.GRANTED, OutcomeClass.PARTIAL) else None
     if kept is not None and reading.said is not None:
-        told = words.code(reading.said, hide) or "one that cannot be shown"
+        told = words.code(reading.said, reading.hide) or "one that cannot be shown"
         kept = replace(kept, remarks=(*kept.remarks, f"the answer also names an error ({told})"))
     return Outcome(
         cls=cls,
-        message=_message(answer, reading, row, retry_after if cls is OutcomeClass.BUSY else None, hide),
+        message=_message(answer, reading, row, retry_after if cls is OutcomeClass.BUSY else None),
         mend=_mend(reading, row, kind, profile),
         answer=kept,
         retry_after=retry_after,
@@ -61,9 +61,7 @@ def with_skew(outcome: Outcome, answer: HttpAnswer, now: datetime | None) -> Out
     return replace(outcome, answer=replace(outcome.answer, remarks=(*outcome.answer.remarks, remark)))
 
 
-def _message(
-    answer: HttpAnswer, reading: bodies.Reading, row: table.Row, retry_after: timedelta | None, hide: tuple[str, ...]
-) -> str:
+def _message(answer: HttpAnswer, reading: bodies.Reading, row: table.Row, retry_after: timedelta | None) -> str:
     """“HTTP 400 invalid_client (The client credentials are invalid)”, or what is known instead of that."""
     if answer.reach < Reach.STATUS or answer.status is None:
         return answer.detail or row.what
@@ -73,7 +71,7 @@ def _message(
     if row.cls(Kind.REFRESH) is OutcomeClass.GRANTED:
         return f"{told}: {row.what}"
     if reading.said is not None:
-        told += f" {words.code(reading.said, hide) or 'with an error code that cannot be shown'}"
+        told += f" {words.code(reading.said, reading.hide) or 'with an error code that cannot be shown'}"
         if reading.said != reading.error:
             told += f", meaning {reading.error}"
     else:
@@ -81,9 +79,9 @@ def _message(
     if reading.body is bodies.Body.HALF and reading.answer is not None and reading.answer.token_type != bodies.BEARER:
         told += f", token_type {reading.answer.token_type}"
     if 300 <= answer.status < 400:
-        told += f", to {_place(answer.header('location'), hide)}"
+        told += f", to {_place(answer.header('location'), reading.hide)}"
     if reading.text is not None:
-        told += f" ({words.shown(reading.text, hide)})"
+        told += f" ({words.shown(reading.text, reading.hide)})"
     return f"{told}; it asks to wait {int(retry_after.total_seconds())} s" if retry_after is not None else told
 
 
