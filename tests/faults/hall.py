@@ -135,6 +135,14 @@ class Machine:
     def stop(self) -> None:
         assert self.process.end() == 0, self.process.told
 
+    def rotate(self, *, or_fail: bool = False) -> None:
+        """One rotation, to its end. ``or_fail``: or until the daemon has got over what befell it, or died of it."""
+        order = Order(self.client)
+        order.start()
+        order.join()
+        assert or_fail or order.error is None, order.error
+        self.wait_settled(or_dead=or_fail)
+
     # --- looks from outside -------------------------------------------------------------------------------------
 
     def wait_settled(self, *, or_dead: bool = False) -> None:
@@ -149,7 +157,7 @@ class Machine:
         try:
             published = json.loads(self.token.read_text())["access_token"]
             grant: Any = self.client.health()["grants"]["billing"]
-        except (FileNotFoundError, RotatorError):
+        except (FileNotFoundError, ValueError, RotatorError):
             return False
         newest, stored = next(reversed(self.provider.provider.ledger.access), ""), self.stored()
         return (
@@ -173,6 +181,14 @@ class Machine:
             [(generation, record)] = connection.execute("SELECT generation, record FROM grants").fetchall()
             [(delivered,)] = connection.execute("SELECT coalesce(max(generation), 0) FROM deliveries").fetchall()
         return Stored(generation, delivered, json.loads(record)["intent"] is not None, "" if damage == "ok" else damage)
+
+    def frames(self) -> int:
+        """Pages in SQLite's log since it last began anew: those whose salt is the header's (sqlite.org/fileformat.html,
+        section 4.1)."""
+        log = self.stage.database.with_name("state.db-wal").read_bytes()
+        page, salt = int.from_bytes(log[8:12], "big"), log[16:24]
+        starts = range(32, len(log), 24 + page)
+        return next((number for number, at in enumerate(starts) if log[at + 8 : at + 16] != salt), len(starts))
 
     def leftovers(self) -> list[str]:
         """Temporary files beside the token."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,10 @@ from tests.faults.tracer import Call, Fault
 
 # A wake-up more or less shifts the numbers of a thread: the log tells what was struck, and then it is aimed again.
 TRIES = 6
+
+# As in drivers/sqlite/schema; the second is more than a rotation appends to the log, by which it may be early.
+CHECKPOINT_PAGES = 256
+FRAMES_OF_A_ROTATION = 16
 
 Plan = dict[Point, Call]
 
@@ -36,7 +40,7 @@ class Row:
         cost = f"{self.passwords} login" if self.passwords else "nothing"
         lost = ", the answer lost in the window" if self.lost else ""
         wrong = f", WRONG: {'; '.join(self.wrong)}" if self.wrong else ""
-        return f"| {self.point} | {self.fault.name} | {cost}{lost}{wrong} | {self.seconds:.1f} s |"
+        return f"| {self.point} | {self.fault} | {cost}{lost}{wrong} | {self.seconds:.1f} s |"
 
 
 @dataclass
@@ -74,19 +78,48 @@ class Matrix:
         for number in itertools.count(1):
             # Looked up each time: a life has its own threads.
             ours = [call for at, call in self.plan.items() if (at.half, at.place, at.name) == (half, place, name)]
-            known = {call.number for call in ours}
-            if number <= max(known) and number not in known:
-                continue  # Another call of that thread, such as one of the control socket.
+            known = {call.number: call for call in ours}
+            if number <= max(known) and (number not in known or not (fault.kills or points.can_fail(known[number]))):
+                continue  # Another call of that thread, such as one of the control socket, or one that never fails.
             if self.run(half, ours[0].thread, name, number, fault) is None and number > max(known):
                 return number
         raise AssertionError("unreachable")
 
     def run(self, half: Half, thread: int, name: str, number: int, fault: Fault) -> Row | None:
         """One rotation with one fault; None where it struck nothing that counts. Afterwards all is settled again."""
-        machine, log = self.machine, self.logs / "run"
+
+        def strike() -> list[tuple[Point, Call]]:
+            self._rotate(half, self.log, thread, tracer.one_fault(name, number, fault))
+            return points.of(tracer.read(self.log, thread), half, self.machine.folder)
+
+        return self._judged(fault, strike)
+
+    def run_checkpoint(self, name: str, number: int, fault: Fault) -> Row | None:
+        """The same for a rotation in which SQLite moves its log into the database: of one that is due, the calls on
+        the database file alone are counted."""
+        machine = self.machine
+        # A log that is full has been moved already, and begins anew with the next write.
+        while not 0 < CHECKPOINT_PAGES - machine.frames() <= FRAMES_OF_A_ROTATION:
+            machine.rotate()
+
+        def strike() -> list[tuple[Point, Call]]:
+            only = ("-P", str(machine.stage.database))
+            with tracer.attached(self.log, machine.process.pid, *only, *tracer.one_fault(name, number, fault)):
+                for _ in range(2):
+                    machine.rotate(or_fail=True)
+            return points.of_checkpoint(tracer.read(self.log))
+
+        return self._judged(fault, strike)
+
+    @property
+    def log(self) -> Path:
+        return self.logs / "run"
+
+    def _judged(self, fault: Fault, strike: Callable[[], list[tuple[Point, Call]]]) -> Row | None:
+        machine = self.machine
         granted, passwords, generation = machine.granted, machine.passwords, machine.stored().generation
         began, wrong = time.monotonic(), []
-        self._rotate(half, log, thread, tracer.one_fault(name, number, fault))
+        named = strike()
         died = machine.process.popen.poll() is not None
         if died:
             wrong += self._bury(fault)
@@ -94,14 +127,13 @@ class Matrix:
         seconds = time.monotonic() - began
         stored, spent = machine.stored(), machine.passwords - passwords
         lost = machine.granted - granted - (stored.generation - generation)
-        struck = [at for at, call in points.of(tracer.read(log, thread), half, machine.folder) if call.struck]
         if died:
             self.learn()
         wrong += [f"temporary files: {left}"] if (left := machine.leftovers()) else []
         wrong += [f"the state is damaged: {stored.damage}"] if stored.damage else []
-        if not struck:
+        point = next((at for at, call in named if call.struck), None)
+        if point is None:
             return None
-        point = struck[0]
         wrong += [f"{lost} answers lost outside the window"] if lost and not point.in_window else []
         wrong += [f"{spent} logins for {lost} lost answers"] if spent != lost or lost > 1 else []
         self.rows.append(Row(point, fault, lost > 0, spent, seconds, tuple(wrong)))

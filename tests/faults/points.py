@@ -48,9 +48,9 @@ class Point:
 
 SECRETS, INTENT, SEND = "read the secrets", "look again, save the intent", "send the request"
 RECEIVE, SAVE, PUBLISH, MARK = "receive the answer", "save", "publish", "mark as delivered"
+CHECKPOINT = "checkpoint"
 
-# What the calls may fail with (errno(3) and their man pages), the most likely first. close(2) only kills: a call that
-# is not made would leave the descriptor open, as no kernel does.
+# What the calls may fail with (errno(3) and their man pages), the most likely first.
 _DISK = ("EIO", "ENOSPC")
 _WIRE = ("ECONNRESET", "ETIMEDOUT")
 ERRORS: Mapping[str, tuple[str, ...]] = {
@@ -82,6 +82,12 @@ ERRORS: Mapping[str, tuple[str, ...]] = {
 }
 
 
+def can_fail(call: Call) -> bool:
+    """Linux fails to do nothing of these: close(2) closes also where it reports an error, a descriptor is taken off an
+    epoll list and a whole lock is given back. A call that is not made would leave them as no kernel does."""
+    return call.name != "close" and "EPOLL_CTL_DEL" not in call.text and "F_UNLCK" not in call.text
+
+
 def faults(point: Point) -> tuple[Fault, ...]:
     """Raises KeyError for a call nobody has thought about."""
     return tuple(Fault(name) for name in ERRORS[point.name])
@@ -91,23 +97,23 @@ def faults(point: Point) -> tuple[Fault, ...]:
 # sync does not tell: a log that begins anew has one more.
 UNLOCKED = "{l_type=F_UNLCK, l_whence=SEEK_SET, l_start=120,"
 
-# What makes something durable, visible, or known to the provider; every one of them must have been struck.
-WEIGHTY = frozenset(
+# What makes something durable, visible, or known to the provider.
+_WEIGHTY = frozenset(
     ("pwrite64", "fdatasync", "connect", "sendto", "recvfrom", "openat", "fchmod", "write", "fsync", "rename")
 )
+
+
+def weighty(plan: Iterable[Point]) -> list[Point]:
+    """The calls that must have been struck. Of receiving the first: an answer comes in one piece or in two."""
+    return [at for at in plan if at.name in _WEIGHTY and (at.name != "recvfrom" or at.turn == 1)]
 
 
 def telling(plan: Iterable[Point]) -> list[Point]:
     """The few that stand for all: on the path intent, send, receive, save, publish, mark every weighty call, of the
     writes to the log the first and the last of each step."""
-    chosen: list[Point] = []
-    last: dict[str, Point] = {}
-    for point in plan:
-        if point.name == "pwrite64":
-            last[point.step] = point
-        if point.place is not Place.SECRETS and point.name in WEIGHTY and (point.name != "pwrite64" or point.turn == 1):
-            chosen.append(point)
-    return [*chosen, *last.values()]
+    chosen = [at for at in weighty(plan) if at.place is not Place.SECRETS]
+    last = {at.step: at for at in chosen if at.name == "pwrite64"}
+    return [at for at in chosen if at.name != "pwrite64" or at.turn == 1 or at == last[at.step]]
 
 
 def of(calls: Iterable[Call], half: Half, folder: Path) -> list[tuple[Point, Call]]:
@@ -124,6 +130,11 @@ def of(calls: Iterable[Call], half: Half, folder: Path) -> list[tuple[Point, Cal
         turns[step, call.name] += 1
         named.append((Point(half, place, step, call.name, turns[step, call.name]), call))
     return named
+
+
+def of_checkpoint(calls: Iterable[Call]) -> list[tuple[Point, Call]]:
+    """Name the calls on the database file, which is written by a checkpoint and by nothing else."""
+    return [(Point(Half.ANSWER, Place.STORE, CHECKPOINT, call.name, call.number), call) for call in calls]
 
 
 def _step(place: Place, half: Half, saved: bool) -> str:

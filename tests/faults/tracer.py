@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.acceptance.stage import wait_for
 
@@ -25,6 +26,9 @@ NOISE = (
     "restart_syscall"
 )
 _LINE = re.compile(r"^(?:(\d+)\s+)?(\w+)\((.*)$")
+_RESUMED = re.compile(r"^(\d+)\s+<\.\.\. (\w+) resumed>(.*)$")
+# A call that never returned is where the process died.
+_STRUCK = ("(INJECTED)", " = ?")
 _SCOPE = Path("/proc/sys/kernel/yama/ptrace_scope")
 
 
@@ -37,8 +41,7 @@ def missing() -> str:
     return ""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One system call. ``number`` counts those of its name in its thread since the tracer came; ``text`` is its
     arguments as known on entry, with the paths and addresses behind descriptors."""
 
@@ -51,9 +54,14 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What befalls a call instead of being done: SIGKILL for the process, or an error number for the call."""
+    """What befalls a call instead of being done: SIGKILL for the process, or an error number for the call and for as
+    many after it as make ``times``."""
 
     name: str
+    times: int = 1
+
+    def __str__(self) -> str:
+        return self.name if self.times == 1 else f"{self.name}, {self.times} times"
 
     @property
     def kills(self) -> bool:
@@ -96,7 +104,8 @@ def all_calls() -> tuple[str, ...]:
 
 
 def one_fault(name: str, number: int, fault: Fault) -> tuple[str, ...]:
-    return (*all_calls(), "-e", f"inject={name}:{fault.words}:when={number}")
+    last = f"..{number + fault.times - 1}" if fault.times > 1 else ""
+    return (*all_calls(), "-e", f"inject={name}:{fault.words}:when={number}{last}")
 
 
 def read(log: Path, thread: int = 0) -> list[Call]:
@@ -105,14 +114,15 @@ def read(log: Path, thread: int = 0) -> list[Call]:
     calls: list[Call] = []
     seen: Counter[tuple[int, str]] = Counter()
     for line in log.read_text(errors="replace").splitlines():
-        found = _LINE.match(line)
-        if found is None:
-            continue
-        who, name, text = int(found[1] or thread), found[2], found[3]
-        seen[who, name] += 1
-        # A call that never returned is where the process died.
-        struck = text.endswith(("(INJECTED)", " = ?"))
-        calls.append(Call(who, name, seen[who, name], text, struck))
+        if found := _LINE.match(line):
+            who, name, text = int(found[1] or thread), found[2], found[3]
+            seen[who, name] += 1
+            calls.append(Call(who, name, seen[who, name], text, text.endswith(_STRUCK)))
+        elif (found := _RESUMED.match(line)) and found[3].endswith(_STRUCK):
+            who, name = int(found[1]), found[2]
+            at = next((at for at, call in enumerate(calls) if call[:3] == (who, name, seen[who, name])), None)
+            if at is not None:
+                calls[at] = calls[at]._replace(struck=True)
     return calls
 
 

@@ -197,12 +197,29 @@ class StreamTransport(httpx.AsyncBaseTransport):
         try:
             # TLS from the first byte, not StreamWriter.start_tls: that would hand on what a stranger sent before
             # the handshake as if it had come through it.
-            return await asyncio.open_connection(
+            reader, writer = await asyncio.open_connection(
                 sock=sock, ssl=self._tls if secure else None, server_hostname=host if secure else None
             )
         except BaseException:
             sock.close()
             raise
+        if not secure:
+            # A handshake has proved that what comes is read.
+            _read_on(writer)
+        return reader, writer
+
+
+def _read_on(writer: asyncio.StreamWriter) -> None:
+    """Listen to the connection once more: asyncio begins in a callback, where a failure (epoll_ctl(2): ENOMEM, ENOSPC)
+    is only logged. A request would then leave, and nobody would ever read its answer. Raises OSError."""
+    transport = writer.transport
+    assert isinstance(transport, asyncio.Transport)  # noqa: S101 (what open_connection makes)
+    try:
+        transport.pause_reading()
+        transport.resume_reading()
+    except BaseException:
+        transport.abort()
+        raise
 
 
 async def _serialised(protocol: h11.Connection, request: httpx.Request) -> bytes:
