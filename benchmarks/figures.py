@@ -49,7 +49,7 @@ def answer_to_readable(provider: Provider, count: int) -> list[float]:
     """From the provider's handing over its answer to the new token being readable under its name."""
     spans: list[float] = []
     with stage.fresh(provider) as daemon, stage.running(daemon, daemon.token) as (process, _):
-        _wait_answering(daemon)
+        stage.wait_answering(daemon)
         for _ in range(count):
             before = daemon.token.read_bytes()
             readable: list[int] = []
@@ -62,14 +62,6 @@ def answer_to_readable(provider: Provider, count: int) -> list[float]:
                 raise RuntimeError("the file still holds the token of before")
             spans.append((readable[0] - provider.answered_at) / 1e6)
     return spans
-
-
-def _wait_answering(daemon: stage.Daemon) -> None:
-    until = time.monotonic() + stage.PATIENCE
-    while not daemon.client.answers():
-        if time.monotonic() > until:
-            raise RuntimeError("the control socket does not answer")
-        time.sleep(0.05)
 
 
 @dataclass

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from rotator.lab import emulator, provider
+from rotator.lab import emulator, journal, provider
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -25,10 +25,12 @@ LIFETIME = timedelta(hours=1)
 
 @dataclass(slots=True)
 class Provider:
-    """``answered_at`` is the moment (`time.monotonic_ns`) just before the last answer's body went to its socket."""
+    """``committed_at`` is the moment (`time.monotonic_ns`) at which the last pair was stored and the old one deleted,
+    ``answered_at`` the one just before the last answer's body went to its socket."""
 
     port: int
     account: emulator.Account = field(default_factory=emulator.Account)
+    committed_at: int = 0
     answered_at: int = 0
 
     @property
@@ -42,6 +44,7 @@ def serve() -> Iterator[Provider]:
     served, _ = emulator.account(access_ttl=LIFETIME, refresh_ttl=timedelta(days=14))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         told = Provider(listener.getsockname()[1])
+        served.journal = _Stamping(told)
         config = uvicorn.Config(
             _noting(provider.application(served), told), lifespan="off", ws="none", log_config=None, access_log=False
         )
@@ -54,6 +57,18 @@ def serve() -> Iterator[Provider]:
         finally:
             server.should_exit = True
             thread.join()
+
+
+class _Stamping(journal.Journal):
+    """An outcome is settled as the last step of a commit."""
+
+    def __init__(self, told: Provider) -> None:
+        super().__init__(keep=emulator.KEPT)
+        self._told = told
+
+    def settle(self, entry: journal.Entry, outcome: str) -> None:
+        self._told.committed_at = time.monotonic_ns()
+        super().settle(entry, outcome)
 
 
 def _noting(app: ASGIApp, told: Provider) -> ASGIApp:

@@ -194,3 +194,12 @@ def agent(server: openbao.OpenBao) -> Iterator[Agent]:
         made = Agent(Path(folder), server)
         made.prepare()
         yield made
+
+
+def wait_answering(daemon: Daemon) -> None:
+    """Wait for the control socket."""
+    until = time.monotonic() + PATIENCE
+    while not daemon.client.answers():
+        if time.monotonic() > until:
+            raise RuntimeError("the control socket does not answer")
+        time.sleep(0.05)
