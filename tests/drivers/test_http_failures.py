@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import socket
 from collections.abc import Iterator
 from datetime import timedelta
@@ -70,6 +71,83 @@ def test_one_dead_address_among_several_does_no_harm() -> None:
 def test_reset_after_the_request_is_written() -> None:
     answer, _ = ask(resets)
     expect(answer, Reach.WRITTEN, "reset")
+
+
+def test_reset_before_anything_was_read_counts_as_written() -> None:
+    """Whether the bytes were looked at before the connection was thrown away, nobody can know."""
+    answer, end = ask(resets, read=False)
+    expect(answer, Reach.WRITTEN, "reset")
+    assert end.requests == []
+
+
+# More than the buffers of both ends take: the write itself is still going on.
+LARGE = b"x" * (32 << 20)
+
+
+def large(port: int) -> HttpRequest:
+    return HttpRequest("POST", f"http://127.0.0.1:{port}/token", (), LARGE)
+
+
+def test_reset_while_the_request_is_being_written() -> None:
+    async def reads_a_little(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        await resets(reader, writer)
+
+    async def run() -> HttpAnswer:
+        async with far_end(reads_a_little, read=False) as end:
+            return await HttpxClient().send(large(end.port), deadline=LONG)
+
+    expect(asyncio.run(run()), Reach.WRITTEN, "reset")
+
+
+def test_the_deadline_while_the_request_is_being_written() -> None:
+    async def reads_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await asyncio.Event().wait()
+
+    async def run() -> HttpAnswer:
+        async with far_end(reads_nothing, read=False) as end:
+            return await HttpxClient().send(large(end.port), deadline=SHORT)
+
+    expect(asyncio.run(run()), Reach.WRITTEN, "timeout")
+
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+EARLY_HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+
+
+@pytest.mark.parametrize("interim", [CONTINUE, EARLY_HINTS, CONTINUE * 3 + EARLY_HINTS * 2])
+def test_interim_answers_are_no_answer(interim: bytes) -> None:
+    answer, _ = ask(says(interim, OK))
+    expect(answer, Reach.COMPLETE, None, 200)
+    assert answer.body == b"{}"
+    answer, _ = ask(says(interim))
+    expect(answer, Reach.WRITTEN, "reset")
+
+
+def test_interim_answers_without_end_are_cut_by_the_deadline() -> None:
+    async def forever(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            writer.write(EARLY_HINTS * 100)
+            await writer.drain()
+
+    answer, _ = ask(forever, deadline=SHORT)
+    expect(answer, Reach.WRITTEN, "timeout")
+
+
+def test_a_change_of_protocol_that_nobody_asked_for_is_no_answer() -> None:
+    answer, _ = ask(says_and_hangs(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n"), deadline=SHORT)
+    assert answer.reach is Reach.WRITTEN
+    assert answer.failure in ("protocol", "timeout")
+    assert answer.status is None
+
+
+@pytest.mark.parametrize(
+    "lengths", [b"Content-Length: 2\r\nContent-Length: 3", b"Content-Length: -1", b"Content-Length: x"]
+)
+def test_a_length_that_is_none_makes_no_answer(lengths: bytes) -> None:
+    answer, _ = ask(says_and_hangs(b"HTTP/1.1 200 OK\r\n" + lengths + b"\r\n\r\n{}"))
+    expect(answer, Reach.WRITTEN, "protocol")
 
 
 def test_closed_without_an_answer_is_written() -> None:
@@ -139,6 +217,22 @@ def test_an_endless_body_is_cut_off() -> None:
 def test_a_compressed_body_is_not_inflated() -> None:
     answer, _ = ask(says(OK.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")))
     expect(answer, Reach.STATUS, "protocol", 200)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "deflate", "br", "identity, gzip"])
+def test_a_bomb_is_not_inflated(encoding: str) -> None:
+    bomb = gzip.compress(b"0" * (64 << 20))
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: {encoding}\r\nContent-Length: {len(bomb)}\r\n\r\n".encode()
+    answer, _ = ask(says(head, bomb))
+    expect(answer, Reach.STATUS, "protocol", 200)
+    assert answer.body == b""
+
+
+def test_a_bomb_that_does_not_name_itself_stays_what_it_is() -> None:
+    bomb = gzip.compress(b"0" * (64 << 20))
+    answer, _ = ask(says(f"HTTP/1.1 200 OK\r\nContent-Length: {len(bomb)}\r\n\r\n".encode(), bomb))
+    expect(answer, Reach.COMPLETE, None, 200)
+    assert answer.body == bomb
 
 
 @contextlib.contextmanager

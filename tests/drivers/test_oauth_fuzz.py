@@ -199,6 +199,7 @@ HOSTILE = st.sampled_from(
 @example({"token_type": "mac", "error_description": REFRESH}, set(), 200, Kind.REFRESH, Profile(token_url=URL))
 @example({"error": "invalid_grant", "error_description": ACCESS}, set(), 400, Kind.REFRESH, Profile(token_url=URL))
 @example({"error": ACCESS, "access_token": "a b"}, set(), 200, Kind.REFRESH, Profile(token_url=URL))
+@example({"error": "invalid_request"}, set(), 400, Kind.PASSWORD, Profile(token_url=URL))
 def test_members_of_other_kinds(
     changes: dict[str, object], without: set[str], status: int, kind: Kind, profile: Profile
 ) -> None:
