@@ -62,33 +62,79 @@ def run(story: Callable[[], Coroutine[Any, Any, T]]) -> T:
         return runner.run(story())
 
 
+class _Time:
+    """What all clocks of one machine share: wall time, the boot, and the time that nobody can set."""
+
+    def __init__(self, start: datetime) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
+        self._start = start
+        self._set_by = timedelta(0)
+        self._slept = timedelta(0)
+        self._boot = 1
+        self._booted = timedelta(0)
+        self._read: tuple[float, timedelta, datetime] | None = None
+
+    def look(self) -> tuple[timedelta, datetime]:
+        """Time that truly passed, and wall time; computed once for all who look at the same instant."""
+        at, read = self._loop.time(), self._read
+        if read is None or read[0] != at:
+            passed = timedelta(seconds=at - self._began) + self._slept
+            self._read = read = (at, passed, self._start + passed + self._set_by)
+        return read[1], read[2]
+
+    def step(self, span: timedelta) -> None:
+        self._set_by += span
+        self._read = None
+
+    def sleep(self, span: timedelta) -> None:
+        self._slept += span
+        self._read = None
+
+    def reboot(self) -> None:
+        self._boot += 1
+        self._booted = self.look()[0]
+
+    def moment(self) -> Moment:
+        passed, now = self.look()
+        return Moment(now, f"boot-{self._boot}", passed - self._booted)
+
+
 class VirtualClock:
-    """The port `ports.Clock` on the running loop's time. ``step`` sets wall time, ``reboot`` starts another boot.
+    """The port `ports.Clock` on the running loop's time. ``step`` sets wall time, ``suspend`` lets the machine sleep
+    (wall and boot time go on, the loop's timers stand still), ``reboot`` starts another boot. ``twin`` is another
+    clock of the same machine, for a second process on it.
 
     Alarms and beats ring by wall time, as APScheduler's do: after a step back they keep silent for as long.
     """
 
-    def __init__(self, start: datetime = GENESIS) -> None:
+    def __init__(self, start: datetime = GENESIS, *, time: _Time | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        self._began = self._loop.time()
-        self._start = start
-        self._boot = 1
-        self._booted = self._began
+        self._time = _Time(start) if time is None else time
         self._alarm: _Bell | None = None
         self._beats: dict[str, _Bell] = {}
 
+    def twin(self) -> VirtualClock:
+        return VirtualClock(time=self._time)
+
     def step(self, span: timedelta) -> None:
-        self._start += span
+        self._time.step(span)
+
+    def suspend(self, span: timedelta) -> None:
+        self._time.sleep(span)
 
     def reboot(self) -> None:
-        self._boot += 1
-        self._booted = self._loop.time()
+        self._time.reboot()
 
     def now(self) -> datetime:
-        return self._start + timedelta(seconds=self._loop.time() - self._began)
+        return self._time.look()[1]
+
+    def passed(self) -> timedelta:
+        """What truly passed since the first look, whatever wall time says."""
+        return self._time.look()[0]
 
     def moment(self) -> Moment:
-        return Moment(self.now(), f"boot-{self._boot}", timedelta(seconds=self._loop.time() - self._booted))
+        return self._time.moment()
 
     def alarm(self, at: datetime | None, ring: Callable[[], None]) -> None:
         if self._alarm is not None:
@@ -114,10 +160,10 @@ class VirtualClock:
 
     async def pass_time(self, span: timedelta) -> None:
         """Let the world go on for ``span``, whatever the wall clock does meanwhile."""
-        passed = asyncio.Event()
-        handle = self._loop.call_later(span.total_seconds(), passed.set)
+        passed: asyncio.Future[None] = self._loop.create_future()
+        handle = self._loop.call_later(span.total_seconds(), _pass, passed)
         try:
-            await passed.wait()
+            await passed
         finally:
             handle.cancel()
 
@@ -156,6 +202,11 @@ class _Bell:
 
 def _nothing() -> None:
     pass
+
+
+def _pass(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 class SeededDice:
