@@ -292,6 +292,13 @@ def test_a_latch_says_how_to_mend_it() -> None:
     assert story.grant.latch is not None
     assert "grants.billing" in story.grant.latch.mend
     assert "rotate --force billing" in story.grant.latch.mend
+    story = Story(DEAD_CHAIN, build.FORGIVING)
+    story.exchange(build.failed(OutcomeClass.REFUSED, mend="have the account unlocked"))
+    assert story.grant.latch is not None
+    assert story.grant.latch.mend.startswith("have the account unlocked; then "), (
+        "what is mended elsewhere changes nothing"
+    )
+    assert "rotate --force billing" in story.grant.latch.mend
 
 
 # --- a person's own authorize -----------------------------------------------------------------------------------

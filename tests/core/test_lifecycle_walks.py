@@ -340,6 +340,8 @@ class Walk(RuleBasedStateMachine):
         at, before = self.alone[-1], self.before
         if len(self.alone) > 1 and before is not None:
             hurried = order.attempt == 2 or (order.kind is Kind.PASSWORD and held.password_lost)
+            # In doubt, and the token that readers had has just run out: nothing is left that a resend could revoke.
+            hurried |= order.kind is Kind.REFRESH and held.doubt is not None and not held.holds_valid(self.story.now)
             pause = at - before.at
             self.at_once = self.at_once + 1 if pause < LEAST_PAUSE else 0
             assert self.at_once == 0 or before.leads_on or hurried, f"only {pause} after {before.cls}"

@@ -88,6 +88,19 @@ def test_two_stores_that_outbid_each_other_keep_the_spacing() -> None:
     assert count <= 21
 
 
+def test_a_login_that_a_crash_lost_is_still_known_when_a_target_is_found_ahead() -> None:
+    """The one extra try was made before the crash; what was found meanwhile buys no second one."""
+    story = Story(build.fresh(refresh=None, due_at=NOON), build.FORGIVING)
+    story.exchange(build.DOUBTFUL)
+    story.wait()
+    ordered(story.look())
+    story.reboot(SECOND)
+    story.happen(behind())
+    assert names(story.told)[-2:] == ["exchange.failed", "store.behind"]
+    assert rests(story.look(MINUTE)).until == NOON + 5 * SECOND + 15 * MINUTE
+    assert build.left(story.grant, story.moment, story.rules) == 1
+
+
 def test_a_grant_without_a_refresh_token_is_in_no_doubt() -> None:
     story = Story(build.fresh(refresh=None), build.FORGIVING, 10 * MINUTE)
     story.happen(behind())

@@ -40,7 +40,7 @@ def advance(grant: Grant, fact: Fact, moment: Moment, rules: Rules, chance: floa
         case Concluded():
             return conclusions.conclude(grant, fact, moment, rules, chance)
         case Behind():
-            return findings.behind(grant, fact, moment, rules)
+            return findings.behind(grant, fact, moment, rules, chance)
         case ClockFellBack():
             return findings.clock_fell_back(grant, moment, rules)
         case Adopted():

@@ -41,6 +41,15 @@ def conclude(grant: Grant, fact: facts.Concluded, moment: Moment, rules: Rules, 
     return step if ending is None else replace(step, events=(*step.events, ending))
 
 
+def recall(grant: Grant, moment: Moment, rules: Rules, chance: float) -> tuple[Grant, tuple[events.Event, ...]]:
+    """An open intent under our own lease: the process that wrote it died. The same doubt as a lost answer."""
+    if grant.intent is None:
+        return grant, ()
+    died = Outcome(cls=OutcomeClass.DOUBTFUL, message="the daemon ended before the answer was saved")
+    step = conclude(grant, facts.Concluded(outcome=died, sent_at=grant.intent.moment.now), moment, rules, chance)
+    return step.grant, step.events
+
+
 def _answered(
     grant: Grant, intent: Intent, fact: facts.Concluded, moment: Moment, rules: Rules, chance: float
 ) -> facts.Step:
@@ -163,8 +172,8 @@ def _barred(grant: Grant, intent: Intent, outcome: Outcome, moment: Moment) -> f
 
 def _refused(grant: Grant, fact: facts.Concluded, moment: Moment) -> facts.Step:
     outcome = fact.outcome
-    default = f"change the credentials of grants.{grant.name}, or run `rotator rotate --force {grant.name}`"
-    mend = outcome.mend or default
+    release = f"change the credentials of grants.{grant.name}, or run `rotator rotate --force {grant.name}`"
+    mend = f"{outcome.mend}; then {release}" if outcome.mend else release
     latch = Latch(outcome.message, mend, fact.credentials or "", moment.now)
     trouble = Trouble(outcome.cls, outcome.message, mend, moment.now, 1)
     latched = replace(grant, latch=latch, trouble=trouble, due_at=None, password_lost=False)

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from rotator.core import events
 from rotator.core.grants import Doubt, Grant
-from rotator.core.lifecycle import choices, facts
+from rotator.core.lifecycle import choices, conclusions, facts
 from rotator.core.policy import Moment, Rules
 
 
@@ -28,12 +28,14 @@ def reidentify(grant: Grant, lineage: str, identity: str, now: datetime) -> fact
     return facts.Step(fresh, facts.Rest(now), (events.IdentityChanged(at=now, grant=grant.name),))
 
 
-def behind(grant: Grant, fact: facts.Behind, moment: Moment, rules: Rules) -> facts.Step:
+def behind(grant: Grant, fact: facts.Behind, moment: Moment, rules: Rules, chance: float) -> facts.Step:
     """Our store is an old copy: its refresh token may be spent and its access token outlived. Publish nothing,
     count on from what was found, and treat the refresh token as in doubt."""
     if fact.generation <= grant.generation:
         return facts.Step(grant, facts.Rest(grant.due_at))
     now = moment.now
+    # Whoever died with an exchange out is remembered first: a login that was lost is one, whatever else is found.
+    grant, crashed = conclusions.recall(grant, moment, rules, chance)
     told = events.StoreBehind(
         at=now, grant=grant.name, target=fact.target, stored=grant.generation, found=fact.generation
     )
@@ -50,7 +52,7 @@ def behind(grant: Grant, fact: facts.Behind, moment: Moment, rules: Rules) -> fa
         grant, generation=fact.generation, access=access, previous_refresh=None, doubt=doubt, intent=None,
         unproven=True, due_at=due_at,
     )  # fmt: skip
-    return facts.Step(moved, facts.Rest(due_at), (told,))
+    return facts.Step(moved, facts.Rest(due_at), (*crashed, told))
 
 
 def clock_fell_back(grant: Grant, moment: Moment, rules: Rules) -> facts.Step:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from rotator.core import events
-from rotator.core.grants import Grant, Intent, Kind, Latch, Outcome, OutcomeClass, Source, Trouble
+from rotator.core.grants import Grant, Intent, Kind, Latch, OutcomeClass, Source, Trouble
 from rotator.core.lifecycle import choices, conclusions, facts
 from rotator.core.policy import Moment, Rules
 from rotator.core.publication import rfc3339
@@ -16,9 +16,8 @@ def look(grant: Grant, fact: facts.Due, moment: Moment, rules: Rules, chance: fl
     """One exchange is begun at most; an open intent is first taken for what it is, a lost answer."""
     told: list[events.Event] = []
     now, changed = moment.now, False
-    if grant.intent is not None:
-        grant, crashed = _recall(grant, moment, rules, chance)
-        told.extend(crashed)
+    grant, crashed = conclusions.recall(grant, moment, rules, chance)
+    told.extend(crashed)
     if grant.latch is not None and fact.wanted is not Kind.PASSWORD:
         released = _released(grant.latch, fact)
         if released is None:
@@ -69,15 +68,6 @@ def _rest(
     # Who asked in vain must not move the schedule, but may start one that had stopped.
     due_at = grant.due_at if asked and grant.due_at is not None else starts
     return facts.Step(replace(grant, due_at=due_at), facts.Rest(starts, why), tuple(told))
-
-
-def _recall(grant: Grant, moment: Moment, rules: Rules, chance: float) -> tuple[Grant, list[events.Event]]:
-    """An open intent under our own lease: the process that wrote it died. The same doubt as a lost answer."""
-    intent = grant.intent
-    assert intent is not None  # noqa: S101 (the caller looked)
-    died = Outcome(cls=OutcomeClass.DOUBTFUL, message="the daemon ended before the answer was saved")
-    step = conclusions.conclude(grant, facts.Concluded(outcome=died, sent_at=intent.moment.now), moment, rules, chance)
-    return step.grant, list(step.events)
 
 
 def _rest_for_a_person(grant: Grant, choice: choices.Choice, told: list[events.Event], now: datetime) -> facts.Step:
