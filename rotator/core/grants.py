@@ -137,8 +137,8 @@ class Grant:
 
     ``identity`` is a keyed hash of provider, client and resource owner: under another identity the stored tokens
     belong to somebody else. ``due_at`` None means that nothing happens until a person or a changed secret acts.
-    ``debits`` are the times of password exchanges. ``remarks`` are the oddities of the last granted answer, told when
-    they come and not while they stay. ``unproven`` means that the clock may have been wrong when
+    ``debits`` are the times of password exchanges. ``remarks`` are oddities that were told and still stand: they
+    are told when they come, not while they stay. ``unproven`` means that the clock may have been wrong when
     validity was judged: refresh before trusting.
     """
 

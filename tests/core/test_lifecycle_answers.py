@@ -311,6 +311,20 @@ def test_a_refresh_token_that_nears_its_end_is_told_once() -> None:
     assert "2d" in told[0].sentence or "3d" in told[0].sentence
 
 
+def test_a_latched_grant_is_told_of_its_refresh_token_once_too() -> None:
+    """Nothing is exchanged any more, and the chain would die unseen while somebody thinks about the password."""
+    story = Story(build.fresh(due_at=None, latch=build.latch()), build.FORGIVING)
+    for _ in range(20 * 24):
+        rest = story.look(HOUR).order
+        assert rest == lifecycle.Rest(None, "latched: the provider refused the password")
+    assert names(story.told) == ["grant.refresh_ending"]
+    assert story.told[0].at == NOON + 11 * DAY
+    story.exchange(build.granted(), credentials="new credentials")
+    story.grant = build.replace(story.grant, due_at=None, latch=build.latch())
+    story.look(12 * DAY)
+    assert names(story.told).count("grant.refresh_ending") == 2
+
+
 def test_each_new_refresh_token_nears_its_own_end() -> None:
     story = due()
     exchanges(story, build.NOT_SENT, 12 * DAY)

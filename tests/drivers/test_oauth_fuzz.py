@@ -14,15 +14,18 @@ import os
 import re
 import zlib
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from rotator.core.grants import Charge, Kind, Outcome, OutcomeClass
+from rotator.core import lifecycle, records
+from rotator.core.grants import Charge, Grant, Intent, Kind, Outcome, OutcomeClass, Source
+from rotator.core.policy import Moment, Reuse, Rules
 from rotator.core.ports import Credentials, HttpAnswer, HttpRequest, Reach, TokenRequest
-from rotator.core.tokens import Secret
+from rotator.core.tokens import AccessToken, Secret
 from rotator.drivers.oauth import Endpoint, Profile, words
 from rotator.drivers.oauth.verdicts import classify
 
@@ -167,6 +170,55 @@ def test_anything_at_all_through_the_whole_driver(answer: HttpAnswer, kind: Kind
     endpoint = Endpoint(profile, Line(), now=lambda: NOW)
     outcome = asyncio.run(endpoint.exchange(request, deadline=timedelta(seconds=1)))
     judge(answer, kind, outcome, OURS if kind is Kind.REFRESH else OURS[:2])
+
+
+def held(kind: Kind) -> Grant:
+    """A grant whose exchange is out: a valid token for a quarter of an hour more."""
+    intent = Intent("lineage", 4, kind, Source.CURRENT, 1, BEFORE)
+    begun = lifecycle.enrol("billing", "lineage", "identity", NOW)
+    access = AccessToken(Secret("good"), "bearer", None, NOW - HOUR * 3 / 4, NOW + HOUR / 4, 4)
+    return replace(
+        begun, generation=4, access=access, refresh=Secret(OURS[2]), refreshed_at=NOW - HOUR, intent=intent,
+        debits=(BEFORE.now,) if kind is Kind.PASSWORD else (),
+    )  # fmt: skip
+
+
+HOUR = timedelta(hours=1)
+BEFORE = Moment(NOW - timedelta(seconds=1), "boot", HOUR)
+SINCE = Moment(NOW, "boot", HOUR + timedelta(seconds=1))
+TOKENS = MEMBERS.map(lambda wild: {**VALID, **wild}).map(lambda one: json.dumps(one).encode())
+
+
+@MANY
+@given(
+    answer=ANSWERS | st.builds(HttpAnswer, st.just(Reach.COMPLETE), st.sampled_from([200, 400]), HEADERS, TOKENS),
+    kind=st.sampled_from(Kind),
+    rules=st.builds(Rules, reuse=st.sampled_from(Reuse), password=st.booleans()),
+)
+def test_no_answer_makes_readers_worse_off(answer: HttpAnswer, kind: Kind, rules: Rules) -> None:
+    """From the bytes to the record: the good token stays until a better one is there, nothing of the far end breaks
+    the record or a sentence, and there is always a next step."""
+    before, outcome = held(kind), judged(answer, kind, Profile(token_url=URL))
+    fact = lifecycle.Concluded(outcome=outcome, sent_at=BEFORE.now, credentials="digest")
+    step = lifecycle.advance(before, fact, SINCE, rules, 0.5)
+    after = step.grant
+    assert records.read(json.loads(json.dumps(records.write(after)))) == after
+    for event in step.events:
+        assert event.sentence.isprintable()
+    assert after.intent is None
+    assert after.access is not None
+    if outcome.cls is OutcomeClass.GRANTED:
+        assert (after.generation, after.access.generation) == (5, 5)
+        assert B64TOKEN.fullmatch(after.access.value.reveal())
+        assert after.access.expires_at > BEFORE.now
+    else:
+        assert after.access == before.access
+    if outcome.answer is None and outcome.cls is not OutcomeClass.REFRESH_DEAD and not outcome.barred:
+        assert after.refresh == before.refresh
+    assert (after.due_at is None) is (after.latch is not None), "it goes on, or a person is told"
+    if kind is Kind.PASSWORD:
+        free = outcome.cls is OutcomeClass.NOT_SENT or outcome.charge is Charge.NONE
+        assert bool(after.debits) is not free
 
 
 @pytest.mark.parametrize("status", range(300, 309))

@@ -18,7 +18,7 @@ from rotator.core.grants import (
     Source,
     Trouble,
 )
-from rotator.core.lifecycle import choices, facts, gains
+from rotator.core.lifecycle import choices, endings, facts, gains
 from rotator.core.policy import Moment, Rules
 
 PARTIAL_RETRY = timedelta(seconds=30)
@@ -28,7 +28,6 @@ RETRY_AFTER_FLOOR = timedelta(seconds=1)
 RETRY_AFTER_CAP = timedelta(hours=1)
 BUSY_FLOOR = timedelta(seconds=60)
 REPEAT_FLOOR = timedelta(seconds=60)
-ENDING = timedelta(days=3)
 
 
 def conclude(grant: Grant, fact: facts.Concluded, moment: Moment, rules: Rules, chance: float) -> facts.Step:
@@ -37,8 +36,8 @@ def conclude(grant: Grant, fact: facts.Concluded, moment: Moment, rules: Rules, 
     if intent is None:
         raise ValueError("an exchange was concluded that no intent announced")
     step = _answered(replace(grant, intent=None, exchanged_at=moment.now), intent, fact, moment, rules, chance)
-    ending = _ending(grant, step.grant, moment.now, rules)
-    return step if ending is None else replace(step, events=(*step.events, ending))
+    concluded, ending = endings.noted(step.grant, moment.now, rules)
+    return replace(step, grant=concluded, events=(*step.events, *ending))
 
 
 def recall(grant: Grant, moment: Moment, rules: Rules, chance: float) -> tuple[Grant, tuple[events.Event, ...]]:
@@ -92,8 +91,8 @@ def _partial(grant: Grant, intent: Intent, outcome: Outcome, moment: Moment, rul
         return _fail(kept, intent, outcome, moment, _after(kept, PARTIAL_RETRY, moment, rules))
     refresh, previous = gains.succession(grant, intent, fresh)
     kept = replace(
-        grant, generation=grant.generation + 1, refresh=refresh, previous_refresh=previous,
-        refreshed_at=moment.now, doubt=None, password_lost=False,
+        endings.renewed(grant, moment.now), generation=grant.generation + 1, refresh=refresh,
+        previous_refresh=previous, doubt=None, password_lost=False,
     )  # fmt: skip
     pause = policy.slow_backoff(_count(grant.trouble, outcome.cls), PARTIAL_RETRY, PARTIAL_CAP)
     return _fail(kept, intent, outcome, moment, moment.now + _while_served(kept, pause, moment.now))
@@ -255,19 +254,6 @@ def _charged(
         # “Too many” is how a provider speaks before it locks the account.
         return rules.budget.halved(debits, intent.moment.now, now)
     return debits
-
-
-def _ending(before: Grant, after: Grant, now: datetime, rules: Rules) -> events.RefreshTokenEnding | None:
-    """Told by the first exchange that fails when the refresh token, by estimate, has little time left: while rotation
-    goes on it never comes so far, as every exchange renews it."""
-    since, last = before.refreshed_at, before.exchanged_at
-    if since is None or rules.refresh_lifetime is None or after.refresh is None or after.refreshed_at != since:
-        return None
-    ends_at = since + rules.refresh_lifetime
-    ending_at = ends_at - min(ENDING, rules.refresh_lifetime / 4)
-    if now < ending_at or (last is not None and last >= ending_at):
-        return None
-    return events.RefreshTokenEnding(at=now, grant=before.name, ends_at=ends_at)
 
 
 def _refunded(debits: tuple[datetime, ...], at: datetime) -> tuple[datetime, ...]:

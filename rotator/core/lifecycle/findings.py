@@ -7,7 +7,7 @@ from datetime import datetime
 
 from rotator.core import events
 from rotator.core.grants import Doubt, Grant
-from rotator.core.lifecycle import choices, conclusions, facts
+from rotator.core.lifecycle import choices, conclusions, endings, facts
 from rotator.core.policy import Moment, Rules
 
 
@@ -70,7 +70,7 @@ def adopted(grant: Grant, fact: facts.Adopted, moment: Moment) -> facts.Step:
     if grant.latch is not None:
         told.append(events.Unlatched(at=now, grant=grant.name, why="a person handed over a refresh token"))
     taken = replace(
-        grant, refresh=fact.refresh, previous_refresh=None, refreshed_at=now,
+        endings.renewed(grant, now), refresh=fact.refresh, previous_refresh=None,
         intent=None, doubt=None, latch=None, trouble=None, password_lost=False, due_at=now,
     )  # fmt: skip
     return facts.Step(taken, facts.Rest(now), tuple(told))

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from rotator.core import events
 from rotator.core.grants import Grant, Intent, Kind, Latch, OutcomeClass, Source, Trouble
-from rotator.core.lifecycle import choices, conclusions, facts
+from rotator.core.lifecycle import choices, conclusions, endings, facts
 from rotator.core.policy import Moment, Rules
 from rotator.core.publication import rfc3339
 
@@ -18,12 +18,13 @@ def look(grant: Grant, fact: facts.Due, moment: Moment, rules: Rules, chance: fl
     now, changed = moment.now, False
     grant, crashed = conclusions.recall(grant, moment, rules, chance)
     told.extend(crashed)
-    if grant.latch is not None and fact.wanted is not Kind.PASSWORD:
-        released = _released(grant.latch, fact)
+    latch = grant.latch
+    if latch is not None and fact.wanted is not Kind.PASSWORD:
+        released = _released(latch, fact)
         if released is None:
-            return facts.Step(
-                replace(grant, due_at=None), facts.Rest(None, f"latched: {grant.latch.reason}"), tuple(told)
-            )
+            grant, ending = endings.noted(grant, now, rules)
+            order = facts.Rest(None, f"latched: {latch.reason}")
+            return facts.Step(replace(grant, due_at=None), order, (*told, *ending))
         told.append(events.Unlatched(at=now, grant=grant.name, why=released))
         grant, changed = replace(grant, latch=None, trouble=None, due_at=now), True
     # Whoever mended the credentials need not wait until the next login may be; the limit of the window holds all the
