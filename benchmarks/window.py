@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import sys
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import Popen
@@ -13,19 +15,20 @@ from benchmarks import stage
 from benchmarks.provider import Provider
 
 STAMPED = Path(__file__).with_name("stamped.py")
-# What a save appends to SQLite's log: five pages and their headers.
-PAGES, PAGE, HEADER = 5, 4096, 24
+# A save dirties five pages of SQLite's.
+PAGES, NEARLY_A_PAGE = 5, 3000
 
 
 @dataclass
 class Window:
     """One entry per rotation, in milliseconds: the whole; the provider's part of it, until it handed its answer over;
-    SQLite's commit. ``syncs`` are as many fdatasync(2) of the same bytes on the same file system and nothing else."""
+    SQLite's commit. ``unsynced`` are as many commits of as many pages on the same file system without a sync: what the
+    commit takes longer is fdatasync(2)."""
 
     whole: list[float] = field(default_factory=list)
     provider: list[float] = field(default_factory=list)
     commit: list[float] = field(default_factory=list)
-    syncs: list[float] = field(default_factory=list)
+    unsynced: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,11 @@ class StampedDaemon(stage.Daemon):
 
 
 def measure(provider: Provider, count: int) -> Window:
-    """``count`` rotations one after the other, between each a bare fdatasync for comparison."""
+    """``count`` rotations one after the other, and between them the commits without a sync."""
     found = Window()
     with stage.fresh(provider) as plain:
         daemon = StampedDaemon(plain.home, provider)
-        with stage.running(daemon, daemon.token), (daemon.home / "state" / "bare").open("wb", buffering=0) as bare:
+        with stage.running(daemon, daemon.token), closing(_unsynced(daemon.home / "state" / "unsynced")) as database:
             stage.wait_answering(daemon)
             for _ in range(count):
                 before = len(daemon.stamps.read_text().splitlines())
@@ -59,14 +62,22 @@ def measure(provider: Provider, count: int) -> Window:
                 found.whole.append((saved_at - provider.committed_at) / 1e6)
                 found.provider.append((provider.answered_at - provider.committed_at) / 1e6)
                 found.commit.append(commit / 1e6)
-                found.syncs.append(_sync(bare.fileno()))
+                found.unsynced.append(_commit(database))
     return found
 
 
-def _sync(descriptor: int) -> float:
-    for _ in range(PAGES):
-        os.write(descriptor, os.urandom(HEADER))
-        os.write(descriptor, os.urandom(PAGE))
+def _unsynced(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, isolation_level=None)
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA synchronous = OFF")
+    database.execute("CREATE TABLE pages (number INTEGER PRIMARY KEY, bytes BLOB)")
+    database.executemany("INSERT INTO pages VALUES (?, ?)", [(one, os.urandom(NEARLY_A_PAGE)) for one in range(PAGES)])
+    return database
+
+
+def _commit(database: sqlite3.Connection) -> float:
+    database.execute("BEGIN IMMEDIATE")
+    database.execute("UPDATE pages SET bytes = ?", (os.urandom(NEARLY_A_PAGE),))
     since = time.monotonic_ns()
-    os.fdatasync(descriptor)
+    database.execute("COMMIT")
     return (time.monotonic_ns() - since) / 1e6

@@ -148,12 +148,12 @@ class Machine:
     def wait_settled(self, *, or_dead: bool = False) -> None:
         """Wait until the newest token that the provider gave is saved, published and marked, and nothing is open."""
         wait_for(
-            lambda: self._is_settled() or self.process.popen.poll() is not None,
+            lambda: self.is_settled() or self.process.popen.poll() is not None,
             f"the newest token in the file\n{self.process.told[-3000:]}", HELD_AT_MOST,
         )  # fmt: skip
         assert or_dead or self.process.popen.poll() is None, f"the daemon ended by itself:\n{self.process.told[-3000:]}"
 
-    def _is_settled(self) -> bool:
+    def is_settled(self) -> bool:
         try:
             published = json.loads(self.token.read_text())["access_token"]
             grant: Any = self.client.health()["grants"]["billing"]
@@ -203,8 +203,8 @@ class Machine:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[tuple[Machine, house.Reader]]:
-    """A machine whose daemon has published, and its reader, which reads until the context ends."""
+def prepared(folder: Path) -> Iterator[Machine]:
+    """A machine on which nothing has run yet."""
     with emulator.serve(Profile(access_seconds=LIFETIME)) as provider:
         stage, gate = Stage(folder, provider), Gate()
         for name in ("home", "state", "run"):
@@ -213,14 +213,21 @@ def running(folder: Path) -> Iterator[tuple[Machine, house.Reader]]:
         machine = Machine(stage, gate)
         _note(provider, machine)
         try:
-            machine.start()
-            reader = house.Reader(described=str(machine.token), pause=0.002)
-            with house.reading(reader):
-                yield machine, reader
-                machine.stop()
+            yield machine
         finally:
             for process in machine.lives:
                 house.bury(process)
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[tuple[Machine, house.Reader]]:
+    """A machine whose daemon has published, and its reader, which reads until the context ends."""
+    with prepared(folder) as machine:
+        machine.start()
+        reader = house.Reader(described=str(machine.token), pause=0.002)
+        with house.reading(reader):
+            yield machine, reader
+            machine.stop()
 
 
 def _note(served: Emulator, machine: Machine) -> None:

@@ -65,11 +65,12 @@ class Matrix:
     def strike(self, point: Point, fault: Fault) -> Row:
         """Strike exactly ``point``; whatever else was struck on the way has its row as well."""
         for _ in range(TRIES):
-            call = self.plan[point]
-            row = self.run(point.half, call.thread, call.name, call.number, fault)
-            if row is not None and row.point == point:
-                return row
+            if (call := self.plan.get(point)) is not None:
+                row = self.run(point.half, call.thread, call.name, call.number, fault)
+                if row is not None and row.point == point:
+                    return row
             self.missed += 1
+            self.learn()
         raise AssertionError(f"{point} was not struck in {TRIES} tries")
 
     def strike_all(self, half: Half, place: Place, name: str, fault: Fault) -> int:

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,13 +33,15 @@ _STRUCK = ("(INJECTED)", " = ?")
 _SCOPE = Path("/proc/sys/kernel/yama/ptrace_scope")
 
 
+@cache
 def missing() -> str:
     """Why nothing can be traced here; empty where it can."""
     if shutil.which("strace") is None:
         return "strace is not installed"
     if os.geteuid() != 0 and _SCOPE.exists() and _SCOPE.read_text().strip() != "0":
         return "only root may trace a running process here (kernel.yama.ptrace_scope)"
-    return ""
+    tried = subprocess.run(["strace", "-qq", "-o", os.devnull, "true"], capture_output=True, text=True, check=False)
+    return "" if tried.returncode == 0 else f"nothing may be traced here: {tried.stderr.strip()}"
 
 
 class Call(NamedTuple):
