@@ -27,10 +27,11 @@ SPANS = st.sampled_from([ZERO, SECOND / 2, 5 * SECOND, 31 * SECOND, 5 * MINUTE, 
 LIFETIMES = st.sampled_from([None, ZERO, SECOND, 3 * SECOND, MINUTE, 10 * MINUTE, HOUR, 36 * HOUR])
 RULES = st.builds(
     Rules,
-    reuse=st.sampled_from(Reuse),
+    # Twice as often the one that has more to lose.
+    reuse=st.sampled_from([*Reuse, Reuse.KILLS_FAMILY]),
     grace=st.sampled_from([ZERO, 10 * SECOND, 30 * MINUTE]),
     password=st.booleans(),
-    budget=st.sampled_from([Budget(), Budget(limit=0), Budget(limit=1)]),
+    budget=st.sampled_from([Budget(), Budget(limit=6), Budget(limit=0), Budget(limit=1)]),
     refresh_lifetime=st.sampled_from([None, timedelta(days=14), 10 * MINUTE]),
 )
 RETRY_AFTER = st.none() | st.sampled_from([-SECOND, ZERO, 3 * SECOND, 30 * DAY])
@@ -169,7 +170,7 @@ class Walk(RuleBasedStateMachine):
 
     # Longer pieces of a story that single steps rarely put together.
 
-    @rule(cls=st.sampled_from(OutcomeClass), times=st.integers(2, 5), **FOUND)
+    @rule(cls=st.sampled_from([*OutcomeClass, *[OutcomeClass.DOUBTFUL] * 5]), times=st.integers(2, 5), **FOUND)
     def a_bad_spell(self, cls: OutcomeClass, times: int, **found: Any) -> None:
         for _ in range(times):
             if not self.flying and self.story.grant.due_at is not None:
@@ -425,7 +426,7 @@ class Walk(RuleBasedStateMachine):
 
 
 Walk.TestCase.settings = settings(
-    max_examples=int(os.environ.get("WALKS", "80")), stateful_step_count=50, deadline=None,
+    max_examples=int(os.environ.get("WALKS", "100")), stateful_step_count=50, deadline=None,
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 TestWalk: Any = Walk.TestCase
