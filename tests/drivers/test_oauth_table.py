@@ -132,7 +132,9 @@ CASES = [
     case(answered(400, {"code": 400, "message": "Invalid json message received"}), C.MISCONFIGURED,
          "HTTP 400: the request is refused without an OAuth error (Invalid json message received)"),
     case(oauth(400, "access_denied"), C.MISCONFIGURED, "HTTP 400 access_denied"),
-    case(failed(Reach.STATUS, "reset", 400), C.MISCONFIGURED, "HTTP 400, then p.example:443: reset"),
+    *(case(failed(Reach.STATUS, word, status), C.BUSY, f"HTTP {status}, then p.example:443: {word}")
+      for status in (400, 401, 403) for word in ("reset", "timeout", "protocol")),
+    case(failed(Reach.STATUS, "too large", 400), C.MISCONFIGURED, "HTTP 400, then p.example:443: too large"),
     case(answered(401), C.MISCONFIGURED, "HTTP 401: a login is asked for"),
     case(answered(403), C.MISCONFIGURED, "HTTP 403: access is forbidden", "blocked"),
     *(case(answered(status), C.MISCONFIGURED, f"HTTP {status}: there is no token endpoint here", "`token_url`", DEPLOY)

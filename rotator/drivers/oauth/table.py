@@ -78,6 +78,11 @@ def unanswered(f: Finding) -> bool:
     return f.reach < Reach.STATUS or f.status is None
 
 
+def cut_off(codes: Container[int]) -> Fits:
+    """Such a status, and a body that broke off before it said why."""
+    return lambda f: f.status in codes and f.failure not in (None, "too large")
+
+
 def error(*codes: str) -> Fits:
     return lambda f: f.error in codes
 
@@ -147,6 +152,8 @@ ROWS: tuple[Row, ...] = (
     # --- the status alone
     Row("a redirect, which is never followed", status(range(300, 400)), C.MISCONFIGURED,
         mend="if the move is right, write the new address into `token_url`"),
+    # Refused, so nothing was spent; why is in the part that is missing, and the next answer will tell.
+    Row("refused, and the answer was cut off before it said why", cut_off((400, 401, 403)), C.BUSY),
     Row("the request is refused without an OAuth error", status((400,)), C.MISCONFIGURED, mend=PROVIDER),
     Row("a login is asked for by something before the provider", status((401,)), C.MISCONFIGURED, mend=URL),
     Row("access is forbidden, perhaps by a firewall", status((403,)), C.MISCONFIGURED, mend=BLOCKED),
