@@ -48,11 +48,14 @@ class Fuse:
 @dataclass(slots=True)
 class Weather:
     """What breaks for every process of the machine alike. ``cut`` counts what cuts the line, ``slowest`` is in seconds,
-    ``store_away`` says why no write is taken, empty where they are."""
+    ``store_away`` says why no write is taken, empty where they are. ``on_save`` is called just before
+    the ``saves_left``-th save from now."""
 
     cut: int = 0
     slowest: float = 0.2
     store_away: str = ""
+    saves_left: int = 0
+    on_save: Callable[[], None] = lambda: None
 
 
 class Line:
@@ -132,6 +135,10 @@ class FlakyStore(MemoryStore):
 
     async def save(self, grant: Grant, *, expected: int, lease: Lease | None, now: datetime) -> None:
         await self._fuse.point("before a save")
+        if self._weather.saves_left:
+            self._weather.saves_left -= 1
+            if not self._weather.saves_left:
+                self._weather.on_save()
         if self._weather.store_away:
             raise Unavailable(f"the store takes no write: {self._weather.store_away}")
         before = self.shelf.grants.get(grant.name)

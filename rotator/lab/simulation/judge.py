@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict, deque
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from rotator.core import events
 from rotator.core.grants import Grant, Kind
@@ -33,11 +33,9 @@ class Judge:
     """Watches every step. ``passed`` is the time that truly passed, whatever wall time says."""
 
     def __init__(
-        self, rules: Rules, lifetime: timedelta, passed: Callable[[], timedelta], now: Callable[[], datetime],
-        told: Callable[[str], None],
-    ) -> None:  # fmt: skip
+        self, rules: Rules, lifetime: timedelta, passed: Callable[[], timedelta], told: Callable[[str], None]
+    ) -> None:
         self._rules = rules
-        self._now = now
         self._passed = passed
         self._tell = told
         self._spacing = spacing(lifetime, rules) - timedelta(seconds=1)
@@ -49,6 +47,7 @@ class Judge:
         self.hurry_until = timedelta(0)
         self._exchanges: dict[tuple[str, int], deque[timedelta]] = defaultdict(lambda: deque(maxlen=MOST_EXCHANGES))
         self._unsaved: dict[str, str] = {}
+        self._answered_at: dict[str, timedelta] = {}
         self._granted_at: dict[str, timedelta] = {}
         self._warned: dict[str, list[timedelta]] = defaultdict(list)
 
@@ -58,17 +57,17 @@ class Judge:
 
     # --- steps -----------------------------------------------------------------------------------------------------
 
-    def asked(self, shelf: Shelf, name: str, kind: str) -> None:
-        """A request reaches the provider."""
+    def asked(self, shelf: Shelf, name: str, kind: str, *, mine: bool = True) -> None:
+        """A request sets out. Not ``mine``: the one on the copy sends it, whose answers nobody follows here."""
         now, stored = self._passed(), shelf.grants.get(name)
         if stored is None or stored.intent is None:
             self.breaks(f"{name}: an exchange without a durable intent")
         if stored is not None and stored.latch is not None:
             self.breaks(f"{name}: an exchange while it is latched")
-        if name in self._unsaved:
+        if mine and name in self._unsaved:
             self.breaks(f"{name}: a granted answer was dropped")
             del self._unsaved[name]
-        since = self._granted_at.get(name)
+        since = self._granted_at.get(name) if mine else None
         if since is not None and now - since < self._spacing and now > self.hurry_until:
             self.breaks(f"{name}: the next exchange came {now - since} after a granted one")
         exchanges = self._exchanges[name, id(shelf)]
@@ -78,11 +77,11 @@ class Judge:
         if kind == Kind.PASSWORD.value:
             self._login(name, now)
 
-    def reused(self, shelf: Shelf, name: str) -> None:
-        """A spent refresh token comes again, at a provider that may revoke the whole family for it."""
-        stored = shelf.grants[name]
-        if stored.doubt is None and stored.access is not None and stored.access.is_valid(self._now()):
-            self.breaks(f"{name}: a spent refresh token was sent again without need")
+    def reused(self, name: str, spent: timedelta) -> None:
+        """A refresh token comes again that was ``spent`` so long ago, at a provider that revokes the whole family for
+        it, and a good access token with it: only within its grace."""
+        if self._passed() > self.hurry_until and spent >= self._rules.grace:
+            self.breaks(f"{name}: a spent refresh token was sent again although a good access token hung on it")
 
     def _login(self, name: str, now: timedelta) -> None:
         times, budget = self.logins[name], self._rules.budget
@@ -99,13 +98,15 @@ class Judge:
             return
         if isinstance(token, str):
             self._unsaved[name] = token
+            self._answered_at[name] = self._passed()
 
     def saved(self, grant: Grant) -> None:
         """A record became durable, or was refused for good because another was first."""
         waiting = self._unsaved.get(grant.name)
         if waiting is not None and grant.access is not None and grant.access.value.reveal() == waiting:
             del self._unsaved[grant.name]
-            self._granted_at[grant.name] = self._passed()
+            # Spacing counts from the answer: it may have waited for the store until it was due again.
+            self._granted_at[grant.name] = self._answered_at[grant.name]
 
     def killed(self) -> None:
         """What was not saved is gone, and nobody is to blame."""

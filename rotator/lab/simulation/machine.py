@@ -54,7 +54,7 @@ class Machine:
         self.names = script.names_of(plan)
         reuse, grace = cast.PROFILES[plan.policy]
         self.rules = Rules(password=True, budget=plan.budget, reuse=reuse, grace=grace)
-        self.judge = Judge(self.rules, plan.lifetime, self.clock.passed, self.clock.now, self.tell)
+        self.judge = Judge(self.rules, plan.lifetime, self.clock.passed, self.tell)
         self.judge.broken = self.verdict.broken
         self.provider = self._provider(grace)
         self.fuse, self.weather = Fuse(), Weather()
@@ -125,11 +125,16 @@ class Machine:
 
     def _asked(self, shelf: Shelf, name: str, fields: dict[str, str]) -> None:
         self.verdict.requests += 1
-        self.judge.asked(shelf, name, fields["grant_type"])
-        row = self.provider.ledger.refresh.get(fields.get("refresh_token", ""))
-        is_alone = len(self.places[name].shelves) == 1
-        if row is not None and row.spent_at is not None and is_alone and self.rules.reuse is Reuse.KILLS_FAMILY:
-            self.judge.reused(shelf, name)
+        self.judge.asked(shelf, name, fields["grant_type"], mine=shelf is self.shelf)
+        row, now = self.provider.ledger.refresh.get(fields.get("refresh_token", "")), self.provider.now()
+        if row is None or row.spent_at is None or self.rules.reuse is not Reuse.KILLS_FAMILY:
+            return
+        access = shelf.grants[name].access
+        held = None if access is None else self.provider.ledger.access.get(access.value.reveal())
+        # We count from before the request was sent, the provider from its commit: for so long it lives on there.
+        left = 0.0 if held is None else held.expires_at - now - self.rules.deadline.total_seconds()
+        if left > 0 and len(self.places[name].shelves) == 1:
+            self.judge.reused(name, timedelta(seconds=now - row.spent_at))
 
     def _touched(self, name: str) -> None:
         """A request was carried out."""
@@ -160,8 +165,11 @@ class Machine:
     def hear(self, event: events.Event) -> None:
         if isinstance(event, events.Rotated):
             self.verdict.rotations += 1
-            for hindrance in self._until_rotated.pop(event.grant, []):
-                self.judge.hindrances.end(hindrance)
+            access = self.shelf.grants[event.grant].access
+            if access is not None and access.value.reveal() in self.provider.ledger.access:
+                # Else the owner revoked it while it was on its way.
+                for hindrance in self._until_rotated.pop(event.grant, []):
+                    self.judge.hindrances.end(hindrance)
         elif isinstance(event, (events.ExchangeFailed, events.DoubtRaised, events.ChainLost, events.BudgetSpent)):
             self._look_for_budget(event.grant)
         self.judge.heard(event)

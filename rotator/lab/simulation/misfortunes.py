@@ -90,6 +90,17 @@ class Misfortunes(Timeline):
 
         self._lasting(one, Cause.STORE_AWAY, over)
 
+    def _save_fails(self, one: Misfortune) -> None:
+        def begin() -> None:
+            self.tell("the store takes no write from this save on")
+            self.weather.store_away = "full"
+            self._lasting(one, Cause.STORE_AWAY, over)
+
+        def over() -> None:
+            self.weather.store_away = ""
+
+        self.weather.saves_left, self.weather.on_save = int(one.number), begin
+
     def _clock(self, one: Misfortune) -> None:
         span = timedelta(seconds=one.number)
         self.total_step += span

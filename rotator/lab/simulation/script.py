@@ -35,6 +35,8 @@ class What(StrEnum):
     STORE_AWAY = "store_away"
     """Every write to the store fails for a span: ``detail`` says how (busy, full, read-only, torn: written in half and
     taken back by the database)."""
+    SAVE_FAILS = "save_fails"
+    """From the ``number``-th save on the store takes no write for a span: in the middle of an exchange, too."""
     CLOCK = "clock"
     """Wall time is set by ``number`` seconds."""
     SUSPEND = "suspend"
@@ -77,6 +79,7 @@ class Misfortune:
             What.MISHAP: f"the next {self.number:.0f} request(s): {self.detail}",
             What.CRASH: f"killed at crash point {self.number:.0f} from here, down",
             What.STORE_AWAY: f"the store takes no write ({self.detail})",
+            What.SAVE_FAILS: f"from the {self.number:.0f}. save on the store takes no write",
             What.CLOCK: f"wall time is set by {self.number / 3600:+.2f} h",
             What.VANDAL: "the target is overwritten" if self.number else "the target is deleted",
         }.get(self.what, self.what.value.replace("_", " "))
@@ -137,6 +140,8 @@ def _detailed(
             return Misfortune(at=at, what=what, span=span * (chance() < 0.3), number=1 + int(24 * chance()))
         case What.STORE_AWAY:
             return Misfortune(at=at, what=what, span=span, detail=some(["busy", "full", "read-only", "torn"]))
+        case What.SAVE_FAILS:
+            return Misfortune(at=at, what=what, span=span, number=1 + int(6 * chance()))
         case What.CLOCK:
             return Misfortune(at=at, what=what, number=round(86400 * (2 * chance() - 1)))
         case What.SUSPEND:

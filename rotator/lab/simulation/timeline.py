@@ -19,11 +19,13 @@ class Timeline(Machine):
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan)
         self._orders = itertools.count()
+        self._news = asyncio.Event()
         self._plan: list[tuple[timedelta, int, str, Callable[[], object]]] = []
         self.down_for = ZERO
 
     def _at(self, at: timedelta, words: str, do: Callable[[], object]) -> None:
         heapq.heappush(self._plan, (at, next(self._orders), words, do))
+        self._news.set()
 
     def _after(self, span: timedelta, words: str, do: Callable[[], object]) -> None:
         self._at(self._awake() + span, words, do)
@@ -48,17 +50,21 @@ class Timeline(Machine):
                 return
 
     async def _live_until(self, at: timedelta) -> bool:
-        """True once that time has come; False where the process died before, and its return is planned."""
-        blown = asyncio.ensure_future(self.fuse.blown.wait())
-        passing = asyncio.ensure_future(self.clock.pass_time(max(ZERO, at - self._awake())))
-        await asyncio.wait([blown, passing], return_when=asyncio.FIRST_COMPLETED)
-        died = blown.done()
-        for one in (blown, passing):
+        """True once that time has come; False where something else may come first: the process died, and its return is
+        planned, or something was planned meanwhile."""
+        self._news.clear()
+        waits = [
+            asyncio.ensure_future(wait)
+            for wait in (self.clock.pass_time(max(ZERO, at - self._awake())), self.fuse.blown.wait(), self._news.wait())
+        ]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        passed, died = waits[0].done(), waits[1].done()
+        for one in waits:
             one.cancel()
-        await asyncio.gather(blown, passing, return_exceptions=True)
+        await asyncio.gather(*waits, return_exceptions=True)
         if died:
             self.tell(f"killed: {self.fuse.where}")
             await self.kill()
             self._down = self.judge.hindrances.begin(Cause.NOT_RUNNING)
             self._after(self.down_for, "started again", self.start_once)
-        return not died
+        return passed and not died
