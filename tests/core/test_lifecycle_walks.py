@@ -222,7 +222,8 @@ class Walk(RuleBasedStateMachine):
             self.spent = self.credentials
             self.judge_order(step, step.order, before, fact)
             if step.order.kind is Kind.PASSWORD:
-                if before.latch is not None:
+                if before.latch is not None or fact.forced:
+                    # A person acted: another event, with an extra try of its own.
                     self.lonely_logins.clear()
                 self.judge_login(alone=not (fact.forced or fact.wanted is Kind.PASSWORD))
             else:
