@@ -44,9 +44,9 @@ def classify(
 
 
 def _is_unread(reading: bodies.Reading) -> bool:
-    """Whether the provider says that it found no grant type: it then looked at nothing else, as a request without one
-    has no rules to be checked by (oauth2-php, and RFC 6749 section 4 by its order). Of text alone no class is made, and
-    here it can only spare a login from being counted."""
+    """Whether the provider says that it found no grant type: without one there is no password to look at, for it is the
+    grant type that says what the other fields mean (RFC 6749 section 4.3.2; oauth2-php checks it first of all). Of text
+    alone no class is made, and here it can only spare a login from being counted."""
     return reading.error == "invalid_request" and "grant_type" in (reading.text or "")
 
 
