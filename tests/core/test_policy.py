@@ -111,6 +111,17 @@ def test_allowed_at(ago: tuple[timedelta, ...], at_once: bool, allowed_in: timed
     assert Budget().allowed_at(tuple(NOON - span for span in ago), NOON, at_once=at_once) == NOON + allowed_in
 
 
+@given(debits=DEBITS, limit=st.integers(0, 16))
+def test_half_of_what_is_left_is_given_up_and_nothing_is_forgotten(
+    debits: tuple[build.datetime, ...], limit: int
+) -> None:
+    budget = Budget(limit=limit)
+    halved = budget.halved(debits, NOON, NOON)
+    assert halved[: len(debits)] == debits
+    assert budget.left(halved, NOON) == budget.left(debits, NOON) // 2
+    assert budget.left(halved, NOON + budget.window) == budget.left(debits, NOON + budget.window)
+
+
 def test_a_budget_of_none_allows_none() -> None:
     assert Budget(limit=0).allowed_at((), NOON) > NOON
     assert Budget(limit=0).left((), NOON) == 0
