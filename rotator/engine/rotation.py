@@ -50,7 +50,8 @@ class Wish:
 class Result:
     """The grant as it is saved now, and the error of the exchange, None where none was sent or it was granted.
 
-    ``exchanged`` tells the two apart; ``why`` says why nothing was sent.
+    ``exchanged`` tells the two apart; ``why`` says why nothing was sent. ``asked`` tells whether the provider was asked
+    at all: an exchange that failed before, for want of a secret, says nothing about it.
     """
 
     grant: Grant
@@ -58,6 +59,14 @@ class Result:
     outcome: Outcome | None = None
     why: str = ""
     until: datetime | None = None
+    asked: bool = False
+
+    @property
+    def cls(self) -> OutcomeClass | None:
+        """The class of the provider's answer; None where it was not asked."""
+        if not self.asked:
+            return None
+        return OutcomeClass.GRANTED if self.outcome is None else self.outcome.cls
 
 
 async def rotate(enrolment: Enrolment, tools: Tools, wish: Wish = Wish(), *, saved: Callable[[Grant], None]) -> Result:
@@ -153,7 +162,7 @@ async def _under_lease(
         scribe.grant = step.grant
         outcome = Outcome(cls=OutcomeClass.NOT_SENT, message=credentials.what, mend=credentials.mend)
         earlier = tuple(one for one in step.events if not isinstance(one, events.ExchangeStarted))
-        return await _conclude(scribe, outcome, moment.now, None, enrolment, tools, earlier=earlier, patiently=False)
+        return await _conclude(scribe, outcome, moment.now, None, enrolment, tools, asked=False, earlier=earlier)
     await scribe.keep(step)
     return await _spend(scribe, order, credentials, enrolment, tools)
 
@@ -165,7 +174,7 @@ async def _spend(
     moment = tools.clock.moment()
     if not _outlasts(scribe.lease, moment, deadline):
         late = Outcome(cls=OutcomeClass.NOT_SENT, message="the machine stood still and the lease ran out")
-        return await _conclude(scribe, late, moment.now, credentials, enrolment, tools)
+        return await _conclude(scribe, late, moment.now, credentials, enrolment, tools, asked=False)
     request = TokenRequest(order.kind, credentials, order.refresh)
 
     async def finish() -> Result:
@@ -178,7 +187,7 @@ async def _spend(
                 )
             )
             outcome = Outcome(cls=OutcomeClass.DOUBTFUL, message="the exchange ended in a defect")
-        return await _conclude(scribe, outcome, moment.now, credentials, enrolment, tools)
+        return await _conclude(scribe, outcome, moment.now, credentials, enrolment, tools, asked=True)
 
     return await shielded(finish())
 
@@ -191,16 +200,17 @@ def _outlasts(lease: Lease, moment: policy.Moment, deadline: timedelta) -> bool:
 
 async def _conclude(
     scribe: _Scribe, outcome: Outcome, sent_at: datetime, credentials: Credentials | None, enrolment: Enrolment,
-    tools: Tools, *, earlier: tuple[events.Event, ...] = (), patiently: bool = True,
+    tools: Tools, *, asked: bool, earlier: tuple[events.Event, ...] = (),
 ) -> Result:  # fmt: skip
     fact = lifecycle.Concluded(
         outcome=outcome, sent_at=sent_at, credentials=credentials.digest if credentials else None
     )
     step = lifecycle.advance(scribe.grant, fact, tools.clock.moment(), enrolment.rules, tools.dice.chance())
-    await scribe.keep(replace(step, events=(*earlier, *step.events)), patiently=patiently)
+    # Without credentials there was no intent either: nothing is open that a failed save would leave open.
+    await scribe.keep(replace(step, events=(*earlier, *step.events)), patiently=credentials is not None)
     return Result(
         scribe.grant, True, None if outcome.cls is OutcomeClass.GRANTED else outcome, until=step.order.until
-        if isinstance(step.order, lifecycle.Rest) else None,
+        if isinstance(step.order, lifecycle.Rest) else None, asked=asked,
     )  # fmt: skip
 
 

@@ -7,29 +7,29 @@ store, so that a missed alarm, a suspended machine or a clock step heals itself.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from rotator.core import events, health, lifecycle, policy
-from rotator.core.errors import Overtaken, RotatorError, Transient
+from rotator.core.errors import RotatorError
 from rotator.core.grants import Grant
 from rotator.core.ports import Roster, Watcher
 from rotator.core.publication import Settled
-from rotator.engine import rotation
 from rotator.engine.alarm import Alarm
-from rotator.engine.crew import Crew, Key
+from rotator.engine.crew import Crew
 from rotator.engine.delivery import Courier
-from rotator.engine.desks import Desk, Desks
+from rotator.engine.desks import Desks
 from rotator.engine.rotation import Result, Tools, Wish
+from rotator.engine.turns import Turns
 
 T = TypeVar("T")
 
-IN_FLIGHT = 256
 TOGETHER = timedelta(seconds=1)
-HOLD = policy.Rules(backoff_base=timedelta(seconds=1), backoff_cap=timedelta(seconds=30))
+CROWD = timedelta(milliseconds=0.5)
+"""How much longer the store is not asked what is due, for each grant that stands in line already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,10 +54,10 @@ class Scheduler:
         self._crew = Crew(tools.bus, tools.clock.now, changed)
         self._courier = Courier(tools, self._crew, watcher, timing.verify_every, self.ring, self._behind)
         self._desks = Desks(tools, self._courier)
-        self._former: list[Roster] = []
-        self._moment = tools.clock.moment()
         self._alarm = Alarm(tools.clock, self.ring)
-        self._draining = self._crowded = False
+        self._turns = Turns(tools, self._crew, self._desks, self._alarm)
+        self._former: list[Roster] = []
+        self._moment = self._looked = tools.clock.moment()
         self.bell = asyncio.Event()
 
     # --- who is enrolled ---------------------------------------------------------------------------------------
@@ -76,8 +76,7 @@ class Scheduler:
         before = {desk.enrolment.name: desk.enrolment.fingerprint for desk in self._desks}
         after = {name: enrolment.fingerprint for name, enrolment in roster.enrolments().items()}
         try:
-            if self._draining:
-                raise _stopping()
+            self._turns.must_go_on()
             await self._desks.take_over(roster)
         except BaseException:
             await roster.close()
@@ -86,6 +85,7 @@ class Scheduler:
         dismissed = partial(self._dismiss, self._roster, self._crew.running())
         self._crew.start((f"dismiss roster {id(self._roster)}",), dismissed)
         self._roster = roster
+        self._turns.keep()
         self.ring()
         return events.Reloaded(
             at=self._tools.clock.now(),
@@ -113,29 +113,45 @@ class Scheduler:
         tools, now = self._tools, self._read_clock()
         self._crew.start(("tend",), self._roster.tend)
         self._courier.sweep(self._roster)
-        held = 0
-        for desk in self._desks.odd():
-            if desk.is_held(now):
-                held += 1
-            elif desk.wants_look(now):
-                desk.look_at = now + self._timing.verify_every
-                self._rotate(desk)
-        try:
-            # What nobody configures any more and what is held stays due in the store; it must not fill the window.
-            window = IN_FLIGHT + self._desks.strangers + held
-            names = await tools.store.due(now, window)
-            self._crowded = len(names) == window
-            for name in names:
-                due = self._desks.get(name)
-                if due is not None and not due.is_held(now):
-                    self._rotate(due)
-            upcoming = await tools.store.next_due(now)
-        except RotatorError as error:
-            tools.bus.tell(events.StoreTroubled(at=now, reason=str(error), doing="the sweep could not ask the store"))
-            return False
+        next_look = self._next_look(self._moment)
+        upcoming: datetime | None = next_look
+        if next_look <= now:
+            self._looked = self._moment
+            try:
+                upcoming = await self._look(now)
+            except RotatorError as error:
+                doing = "the sweep could not ask the store"
+                tools.bus.tell(events.StoreTroubled(at=now, reason=str(error), doing=doing))
+                return False
+        self._turns.let_in()
         if alarm:
             self._alarm.set(self._next(upcoming, now))
         return True
+
+    async def _look(self, now: datetime) -> datetime | None:
+        """Let everything that is due stand in line; returns when the next becomes due. Raises what the store raises."""
+        turns, store = self._turns, self._tools.store
+        for desk in self._desks.odd():
+            if not desk.is_held(now) and desk.wants_look(now):
+                desk.look_at = now + self._timing.verify_every
+                turns.wait(desk, self._moment)
+        # They need not wait for a store that keeps silent.
+        turns.let_in()
+        # All that is due, for who needs it most goes first; strangers stay due for ever.
+        for name in await store.due(now, len(self._desks) + self._desks.strangers):
+            due = self._desks.get(name)
+            if due is not None and not due.is_held(now):
+                turns.wait(due, self._moment)
+        return await store.next_due(now)
+
+    def _next_look(self, moment: policy.Moment) -> datetime:
+        """When the store is asked next: at once while nobody waits, else the less often the more do. To be in line a
+        second sooner helps nobody, and to find thousands there already costs more than to let them in."""
+        if not self._turns.waiting:
+            return moment.now
+        pause = min(max(TOGETHER, self._turns.waiting * CROWD), self._timing.sweep_every / 2)
+        passed = moment.boottime - self._looked.boottime
+        return moment.now + max(pause - passed, timedelta(0)) if passed >= timedelta(0) else moment.now
 
     def _read_clock(self) -> datetime:
         """Now. Where wall time was set since the last look, no time that was planned by it holds any more; where it
@@ -152,83 +168,18 @@ class Scheduler:
     def _next(self, upcoming: datetime | None, now: datetime) -> datetime | None:
         held = [desk.held_until for desk in self._desks.odd() if desk.held_until is not None and desk.held_until > now]
         # Retries of the same second share a sweep: a thousand of them are no reason for a thousand.
-        times = [max(at, now + TOGETHER) for at in (*held, *self._courier.retries(now))]
+        others = [*held, *self._courier.retries(now)]
+        if (turn := self._turns.starts_at()) is not None:
+            others.append(turn)
+        times = [max(at, now + TOGETHER) for at in others]
         return min(times if upcoming is None else [*times, upcoming], default=None)
-
-    # --- rotations ---------------------------------------------------------------------------------------------
-
-    def _rotate(self, desk: Desk) -> None:
-        if not self._draining:
-            self._crew.start(("rotate", desk.enrolment.name), partial(self._rotate_due, desk))
-
-    async def _rotate_due(self, desk: Desk) -> None:
-        try:
-            await self._rotation(desk, Wish())
-        except RotatorError as error:
-            self._hold(desk)
-            if rotation.is_told(desk.failures) and not isinstance(error, Overtaken):
-                now = self._tools.clock.now()
-                doing = f"{desk.enrolment.name}: not rotated, nothing was spent"
-                self._tools.bus.tell(events.StoreTroubled(at=now, reason=str(error), doing=doing))
-        except BaseException:
-            self._hold(desk)
-            raise
-        else:
-            desk.held_until, desk.failures = None, 0
-            self._desks.mind(desk)
-        # The store tells it as well: that a rotation ended is no reason for a sweep, unless others did not fit in.
-        self._alarm.mind(self._tools.clock.now() if self._crowded else desk.held_until or desk.grant.due_at)
-
-    def _hold(self, desk: Desk) -> None:
-        # Without it a failure that the record does not know would be due again at once: a tight loop.
-        desk.failures += 1
-        pause = policy.backoff(desk.failures, HOLD, self._tools.dice.chance())
-        desk.held_until = self._tools.clock.now() + pause
-        self._desks.mind(desk)
-
-    async def _rotation(self, desk: Desk, wish: Wish, adopted: lifecycle.Adopted | None = None) -> Result:
-        if (fell_back := desk.fell_back) is not None:
-            await self._note(desk, lifecycle.ClockFellBack())
-            if desk.fell_back is fell_back:
-                desk.fell_back = None
-                self._desks.mind(desk)
-        if adopted is not None:
-            await self._note(desk, adopted)
-        try:
-            result = await rotation.rotate(desk.enrolment, self._tools, wish, saved=self._desks.saved)
-        except Overtaken:
-            # What another saved is what readers wait for now; it may not be due for long.
-            if (theirs := await self._tools.store.grant(desk.enrolment.name)) is not None:
-                self._desks.saved(theirs)
-            raise
-        desk.anew = False
-        self._desks.mind(desk)
-        if result.grant != desk.grant:
-            # Looked again under the lease and found what another saved.
-            self._desks.saved(result.grant)
-        return result
-
-    async def _note(self, desk: Desk, fact: lifecycle.Fact) -> None:
-        await rotation.note(desk.enrolment, self._tools, fact, saved=self._desks.saved)
 
     async def _behind(self, name: str, target: str, found: Settled) -> None:
         desk = self._desks.get(name)
         if desk is not None and found.generation is not None and found.generation > desk.grant.generation:
             fact = lifecycle.Behind(target=target, generation=found.generation, expires_at=found.expires_at)
-            await self._alone(name, lambda: self._note(self._desks.known(name), fact))
+            await self._turns.note(name, fact)
             self.ring()
-
-    async def _alone(self, name: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Do what changes a grant's record, after what is in flight and while nothing else does: a second lease of
-        our own would overtake the first, and its answer with it. Raises Transient where we are stopping."""
-        task: asyncio.Task[T] | None = None
-        while task is None:
-            if self._draining:
-                raise _stopping()
-            await self._rotated(name)
-            task = self._crew.start(("rotate", name), work)
-        # Who asked may go away (a closed connection); the exchange goes on.
-        return await asyncio.shield(task)
 
     # --- orders ------------------------------------------------------------------------------------------------
 
@@ -237,7 +188,7 @@ class Scheduler:
         which this exchange proves. Raises BadUsage for an unknown grant."""
         self._desks.known(name)
         try:
-            return await self._alone(name, lambda: self._rotation(self._desks.known(name), wish, adopted))
+            return await self._turns.ask(name, wish, adopted)
         finally:
             self.ring()
 
@@ -265,7 +216,7 @@ class Scheduler:
 
     @property
     def in_flight(self) -> int:
-        return len(self._crew.running(_is_rotation))
+        return self._turns.in_flight
 
     async def quiet(self, name: str | None = None) -> None:
         """Return once nothing is in flight, neither rotation nor delivery, of one grant or of all."""
@@ -274,12 +225,7 @@ class Scheduler:
     async def drain(self) -> None:
         """Start no exchange any more; return once every one in flight is saved. What was just saved is still
         delivered, for that is what readers wait for."""
-        self._draining = True
-        await self._rotated(None)
-
-    async def _rotated(self, name: str | None) -> None:
-        """Return once no rotation of this grant (None: of any) is in flight."""
-        await self._crew.quiet(lambda key: _is_rotation(key) and (name is None or key[1] == name))
+        await self._turns.close()
 
     async def close(self) -> None:
         """Cancel what is left: deliveries, which the next start repeats."""
@@ -287,11 +233,3 @@ class Scheduler:
         await self._crew.close()
         for roster in (*self._former, self._roster):
             await roster.close()
-
-
-def _stopping() -> Transient:
-    return Transient("the daemon is stopping", mend="try again once it runs")
-
-
-def _is_rotation(key: Key) -> bool:
-    return key[0] == "rotate"

@@ -13,6 +13,7 @@ from rotator.core.grants import Answer, Grant, Kind, Outcome, OutcomeClass
 from rotator.core.health import Startup
 from rotator.core.policy import Rules
 from rotator.core.ports import Enrolment, Roster, TokenRequest
+from rotator.core.pressure import Limits
 from rotator.core.tokens import Secret
 from rotator.engine.bus import Bus
 from rotator.engine.daemon import Daemon, Parts
@@ -75,6 +76,7 @@ class Stage:
         local: bool = True,
         store: MemoryStore | None = None,
         clock: world.VirtualClock | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self.clock = clock or world.VirtualClock()
         self.dice = world.SeededDice(1)
@@ -83,6 +85,7 @@ class Stage:
         self.endpoint = world.ScriptedEndpoint(self.clock, self.provider, latency)
         self.credentials = world.FixedCredentials()
         self.rules = rules
+        self.limits = limits or Limits()
         self.local = local
         self.timing = timing
         self.require = require
@@ -98,6 +101,7 @@ class Stage:
         given: dict[str, Any] = {
             "name": name, "provider": "lab", "identity": ("https://lab", "client", "user"), "rules": self.rules,
             "endpoint": self.endpoint, "credentials": self.credentials, "targets": {"app": place},
+            "limits": self.limits,
         }  # fmt: skip
         return Enrolment(**{**given, **changes})
 

@@ -1,0 +1,219 @@
+"""Turns: which grants rotate now. Whoever is due stands in line at the gate of its provider and is started from there;
+what a person asks for goes past the line. One thing at a time for each grant.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, TypeVar
+
+from rotator.core import events, lifecycle, policy, pressure
+from rotator.core.errors import Overtaken, RotatorError, Transient
+from rotator.core.policy import Moment
+from rotator.core.pressure import Line, Place
+from rotator.engine import rotation
+from rotator.engine.alarm import Alarm
+from rotator.engine.crew import Crew, Key
+from rotator.engine.desks import Desk, Desks
+from rotator.engine.gates import Gate, Gates
+from rotator.engine.rotation import Result, Tools, Wish
+
+T = TypeVar("T")
+
+TOGETHER = timedelta(seconds=1)
+HOLD = policy.Rules(backoff_base=timedelta(seconds=1), backoff_cap=timedelta(seconds=30))
+
+
+class Turns:
+    """Runs rotations as tasks of the crew, as many as the gates let in."""
+
+    def __init__(self, tools: Tools, crew: Crew, desks: Desks, alarm: Alarm) -> None:
+        self._tools = tools
+        self._crew = crew
+        self._desks = desks
+        self._alarm = alarm
+        self._gates = Gates()
+        self._closed = False
+
+    # --- in line -----------------------------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """How many stand in line, at all gates."""
+        return self._gates.waiting
+
+    def wait(self, desk: Desk, moment: Moment) -> None:
+        """Stand in line, or move to where this grant belongs by now."""
+        enrolment = desk.enrolment
+        place = pressure.place(desk.grant, moment, enrolment.rules)
+        if desk.failures:
+            # Failed in a way that its record does not know.
+            place = Place(Line.FAILING, place.until)
+        self._gates.of(enrolment.provider, enrolment.limits).wait(enrolment.name, place)
+
+    def let_in(self) -> None:
+        """Start whoever may start now; no provider waits for another."""
+        if self._closed or not self._gates.waiting:
+            return
+        moment = self._tools.clock.moment()
+        for gate in self._gates:
+            while (name := gate.next(moment)) is not None:
+                desk = self._desks.get(name)
+                if desk is None or self._start(name, partial(self._rotate_due, desk, gate)) is None:
+                    # What is at work on it looks itself whether more is due.
+                    gate.leave(name, moment, None, asked=False)
+
+    def _start(self, name: str, work: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T] | None:
+        task = self._crew.start(("rotate", name), work)
+        if task is not None:
+            # Not before it has ended: it may itself be the next in line.
+            task.add_done_callback(lambda _: self.let_in())
+        return task
+
+    def starts_at(self) -> datetime | None:
+        """When the first of those in line may start; None where nobody waits, or only one that ends makes room."""
+        return self._gates.starts_at(self._tools.clock.moment())
+
+    def keep(self) -> None:
+        """Others are enrolled now: whoever left, or went to another provider, does not wait here any more."""
+        self._gates.keep(self._belongs)
+
+    def _belongs(self, provider: str, name: str) -> bool:
+        desk = self._desks.get(name)
+        return desk is not None and desk.enrolment.provider == provider
+
+    # --- a turn ------------------------------------------------------------------------------------------------
+
+    async def _rotate_due(self, desk: Desk, gate: Gate) -> None:
+        result: Result | None = None
+        try:
+            result = await self._rotation(desk, Wish())
+        except RotatorError as error:
+            self._hold(desk)
+            if rotation.is_told(desk.failures) and not isinstance(error, Overtaken):
+                now = self._tools.clock.now()
+                doing = f"{desk.enrolment.name}: not rotated, nothing was spent"
+                self._tools.bus.tell(events.StoreTroubled(at=now, reason=str(error), doing=doing))
+        except Exception:
+            self._hold(desk)
+            self._leave(desk, gate, None)
+            raise
+        else:
+            desk.held_until, desk.failures = None, 0
+            self._desks.mind(desk)
+        self._leave(desk, gate, result)
+
+    def _hold(self, desk: Desk) -> None:
+        # Without it a failure that the record does not know would be due again at once: a tight loop.
+        desk.failures += 1
+        pause = policy.backoff(desk.failures, HOLD, self._tools.dice.chance())
+        desk.held_until = self._tools.clock.now() + pause
+        self._desks.mind(desk)
+
+    def _leave(self, desk: Desk, gate: Gate, result: Result | None) -> None:
+        """A turn has ended: its slot is free, and the alarm rings for what became of it."""
+        name, moment = desk.enrolment.name, self._tools.clock.moment()
+        if result is None:
+            # It raised before the provider was asked, or where another daemon was first all the same.
+            told = gate.leave(name, moment, None, asked=False)
+        else:
+            outcome = result.outcome
+            told = gate.leave(
+                name, moment, result.cls, asked=result.asked,
+                message=outcome.message if outcome is not None else "",
+                retry_after=outcome.retry_after if outcome is not None else None,
+            )  # fmt: skip
+        if told is not None:
+            self._tools.bus.tell(told)
+        due_at = desk.held_until or desk.grant.due_at
+        if due_at is not None and due_at <= moment.now and self._desks.get(name) is desk:
+            self.wait(desk, moment)
+        else:
+            # The store tells it as well: that a rotation ended is no reason for a sweep.
+            self._alarm.mind(due_at)
+        if gate.waiting and (starts_at := gate.starts_at(moment)) is not None:
+            self._alarm.mind(max(starts_at, moment.now + TOGETHER))
+
+    async def ask(self, name: str, wish: Wish, adopted: lifecycle.Adopted | None = None) -> Result:
+        """Rotate now because a person asked, past the line. Raises what the rotation raises."""
+        return await self.alone(name, partial(self._pass_by, name, wish, adopted))
+
+    async def _pass_by(self, name: str, wish: Wish, adopted: lifecycle.Adopted | None) -> Result:
+        desk = self._desks.known(name)
+        gate = self._gates.of(desk.enrolment.provider, desk.enrolment.limits)
+        gate.pass_by(name, self._tools.clock.moment())
+        result: Result | None = None
+        try:
+            result = await self._rotation(desk, wish, adopted)
+        except Exception:
+            self._leave(desk, gate, None)
+            raise
+        self._leave(desk, gate, result)
+        return result
+
+    async def _rotation(self, desk: Desk, wish: Wish, adopted: lifecycle.Adopted | None = None) -> Result:
+        if (fell_back := desk.fell_back) is not None:
+            await self._note(desk, lifecycle.ClockFellBack())
+            if desk.fell_back is fell_back:
+                desk.fell_back = None
+                self._desks.mind(desk)
+        if adopted is not None:
+            await self._note(desk, adopted)
+        try:
+            result = await rotation.rotate(desk.enrolment, self._tools, wish, saved=self._desks.saved)
+        except Overtaken:
+            # What another saved is what readers wait for now; it may not be due for long.
+            if (theirs := await self._tools.store.grant(desk.enrolment.name)) is not None:
+                self._desks.saved(theirs)
+            raise
+        desk.anew = False
+        self._desks.mind(desk)
+        if result.grant != desk.grant:
+            # Looked again under the lease and found what another saved.
+            self._desks.saved(result.grant)
+        return result
+
+    async def note(self, name: str, fact: lifecycle.Fact) -> None:
+        """Bring a fact that is no exchange into the record; it asks no provider and waits in no line."""
+        await self.alone(name, lambda: self._note(self._desks.known(name), fact))
+
+    async def _note(self, desk: Desk, fact: lifecycle.Fact) -> None:
+        await rotation.note(desk.enrolment, self._tools, fact, saved=self._desks.saved)
+
+    async def alone(self, name: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Do what changes a grant's record, after what is in flight and while nothing else does: a second lease of
+        our own would overtake the first, and its answer with it. Raises Transient where we are stopping."""
+        task: asyncio.Task[T] | None = None
+        while task is None:
+            self.must_go_on()
+            await self.quiet(name)
+            task = self._start(name, work)
+        # Who asked may go away (a closed connection); the exchange goes on.
+        return await asyncio.shield(task)
+
+    # --- the end -----------------------------------------------------------------------------------------------
+
+    def must_go_on(self) -> None:
+        """Raises Transient where nothing may be started any more."""
+        if self._closed:
+            raise Transient("the daemon is stopping", mend="try again once it runs")
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._crew.running(_is_rotation))
+
+    async def quiet(self, name: str | None = None) -> None:
+        """Return once no rotation of this grant (None: of any) is in flight."""
+        await self._crew.quiet(lambda key: _is_rotation(key) and (name is None or key[1] == name))
+
+    async def close(self) -> None:
+        """Start nothing any more; return once every exchange in flight is saved."""
+        self._closed = True
+        await self.quiet()
+
+
+def _is_rotation(key: Key) -> bool:
+    return key[0] == "rotate"
