@@ -176,7 +176,7 @@ class Daemon:
                     self._changed.clear()
                     # Ready or not, the beat tells the rest: thousands of grants must not be examined for each that
                     # ends.
-                    if not self._ready and (self._parts.require is not Startup.ALL or scheduler.all_decided()):
+                    if not self._ready and self._may_be_ready(scheduler):
                         self._announce(scheduler)
         except TimeoutError:
             # The bell rings by wall time, and one that is set back stops its beats for as long: set them anew.
@@ -185,7 +185,7 @@ class Daemon:
     def _announce(self, scheduler: Scheduler) -> None:
         """Tell the supervisor how things stand; READY=1 once everything required is published or decided."""
         supervisor = self._parts.supervisor
-        if self._ready and not supervisor.listens:
+        if not supervisor.listens and (self._ready or not self._may_be_ready(scheduler)):
             return
         snapshot = scheduler.examine()
         line = snapshot.line()
@@ -198,6 +198,10 @@ class Daemon:
         else:
             supervisor.extend(EXTENSION)
             supervisor.status(line)
+
+    def _may_be_ready(self, scheduler: Scheduler) -> bool:
+        """Whether a look at every grant is worth its cost while we start."""
+        return self._parts.require is not Startup.ALL or scheduler.all_decided()
 
     def _on_change(self) -> None:
         # Once ready only what rings is worth a look; thousands of tasks that end are not.
