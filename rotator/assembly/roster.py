@@ -88,7 +88,7 @@ class ConfiguredRoster:
             name=name,
             provider=grant.provider,
             identity=(provider.token_url, grant.client_id, grant.username),
-            rules=_rules(provider, grant),
+            rules=rules(provider, grant),
             endpoint=oauth.Endpoint(profile, self.client(provider), now=self._clock.now),
             credentials=secrets.ReferenceSource(
                 grant.client_id,
@@ -101,7 +101,7 @@ class ConfiguredRoster:
                 elsewhere=self._read_vault,
             ),
             targets={target: self._publisher(one) for target, one in grant.targets.items()},
-            limits=Limits(in_flight=provider.limits.in_flight, per_second=provider.limits.per_second),
+            limits=limits(provider),
             fingerprint=described,
         )
 
@@ -133,7 +133,13 @@ class ConfiguredRoster:
         return vaults.of(name, self._plan, self._clock)
 
 
-def _rules(provider: Provider, grant: Grant) -> Rules:
+def rules(provider: Provider, grant: Grant) -> Rules:
+    """What the lifecycle must know of a grant, as its provider and it are configured."""
+    has_password = grant.password is not None and grant.username is not None
+    return plain_rules(provider, grant.budget, password=has_password)
+
+
+def plain_rules(provider: Provider, budget: settings.Budget, *, password: bool) -> Rules:
     return Rules(
         rotate_at=provider.rotate_at,
         jitter=provider.jitter,
@@ -145,9 +151,13 @@ def _rules(provider: Provider, grant: Grant) -> Rules:
         default_lifetime=provider.default_lifetime,
         longest_lifetime=provider.longest_lifetime,
         refresh_lifetime=provider.refresh_lifetime,
-        budget=Budget(limit=grant.budget.limit, window=grant.budget.window, apart=grant.budget.apart),
-        password=grant.password is not None and grant.username is not None,
+        budget=Budget(limit=budget.limit, window=budget.window, apart=budget.apart),
+        password=password,
     )
+
+
+def limits(provider: Provider) -> Limits:
+    return Limits(in_flight=provider.limits.in_flight, per_second=provider.limits.per_second)
 
 
 def _reference(shape: SecretReference | None, key: str) -> Reference | None:

@@ -25,6 +25,13 @@ examples:
   rotator status                     how every grant stands
   rotator authorize billing          log in once; the password is not kept
   rotator demo                       see it work against an emulated provider
+  rotator simulate                   see a month of this configuration under faults
+"""
+SIMULATE_EPILOG = """\
+examples:
+  rotator simulate --provider-outage 2h@3d          once, on the fourth day
+  rotator simulate --provider-outage 30m/7d         once a week, at a time of chance
+  rotator simulate --grants 5000 --days 7 --downtime 5m/1d --lost-answers 1% --plot month.svg
 """
 
 
@@ -130,6 +137,41 @@ def _lab_words(commands: _Commands) -> None:
     emulate.add_argument(
         "--refresh-ttl", metavar="SPAN", default="14d", help="refresh token life (default: %(default)s)"
     )
+
+    _simulate_words(commands)
+
+
+def _simulate_words(commands: _Commands) -> None:
+    made = _word(
+        commands,
+        "simulate",
+        "simulate",
+        "see days of this configuration under faults before it is deployed",
+        json=True,
+    )
+    made.formatter_class = argparse.RawDescriptionHelpFormatter
+    made.epilog = SIMULATE_EPILOG
+    fleet = made.add_argument_group("the fleet")
+    fleet.add_argument("--grants", metavar="N", type=int, help="how many grants (default: those that are configured)")
+    fleet.add_argument("--days", metavar="D", type=float, default=30.0, help="for how long (default: 30)")
+    fleet.add_argument("--provider", metavar="NAME", help="only grants of this provider (default: all)")
+    fleet.add_argument("--token-lifetime", metavar="SPAN", help="of access tokens (default: default_lifetime)")
+    fleet.add_argument("--latency", metavar="SPAN", default="200ms", help="of an exchange (default: %(default)s)")
+    fleet.add_argument("--sample", metavar="M", type=int, help="simulate M of the grants, extrapolate the rest")
+    fleet.add_argument("--seed", metavar="S", type=int, default=1, help="the same seed, the same story (default: 1)")
+    faults = made.add_argument_group("what breaks (each may be given several times)")
+    for option, text in (
+        ("--provider-outage", "the provider refuses connections"),
+        ("--store-away", "the store takes no write"),
+        ("--targets-away", "no target takes a write"),
+        ("--downtime", "the daemon is killed and not started again for so long"),
+        ("--clock-step", "the clock is set forward by SPAN, or back: --clock-step=-1h@2d"),
+    ):
+        faults.add_argument(option, metavar="SPAN[@TIME|/EVERY]", action="append", default=[], help=text)
+    faults.add_argument(
+        "--lost-answers", metavar="PERCENT", default="0%", help="so many answers break off (default: %(default)s%%)"
+    )
+    made.add_argument("--plot", metavar="FILE", type=Path, help="also draw the timeline as SVG into FILE")
 
 
 def _word(

@@ -40,8 +40,8 @@ class Report:
 
     ``rotations`` are saved generations, the first login included; ``failures`` are exchanges that brought no token;
     ``passwords`` are password exchanges that reached the provider. ``latched`` counts grants that ended latched,
-    ``resends`` refresh tokens sent a second time after a lost answer. ``broken`` names every invariant that did not
-    hold. ``worlds`` is how many worlds were added up.
+    ``resends`` refresh tokens sent a second time after a lost answer; ``enrolled`` is when the last of those that got a
+    first token got it. ``broken`` names every invariant that did not hold. ``worlds`` is how many were added up.
     """
 
     seed: int
@@ -56,6 +56,7 @@ class Report:
     gaps: list[Stretch] = field(default_factory=list)
     resends: int = 0
     latched: int = 0
+    enrolled: timedelta = timedelta(0)
     broken: list[str] = field(default_factory=list)
     worlds: int = 1
 
@@ -132,6 +133,7 @@ def merged(reports: Sequence[Report]) -> Report:
         gaps=sorted((gap for one in reports for gap in one.gaps), key=_order),
         resends=sum(one.resends for one in reports),
         latched=sum(one.latched for one in reports),
+        enrolled=max(one.enrolled for one in reports),
         broken=[what for one in reports for what in one.broken],
         worlds=sum(one.worlds for one in reports),
     )
