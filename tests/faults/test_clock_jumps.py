@@ -23,7 +23,7 @@ LIFETIME = 8
 ROTATE_AT = 0.4
 PERIOD = LIFETIME * ROTATE_AT
 WATCHDOG_USEC = 1_500_000
-STEPS = ("+1d", "+0", "-1d", "+0", "+1d", "-1d", "+2h", "+0") if machine.WHOLE else ("+1d", "-1d", "+0")
+STEPS = ("+1d", "+0", "-1d", "+0", "+1d", "-1d", "+2h", "+0") if machine.WHOLE else ("+1d", "-1d")
 
 Figures = Callable[[str], None]
 

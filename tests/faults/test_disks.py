@@ -39,8 +39,7 @@ def peer() -> Iterator[DjangoOAuth]:
 
 @pytest.fixture
 def place(peer: DjangoOAuth, tmp_path: Path) -> House:
-    # A chain of its own: what the provider logged before belongs to another story.
-    peer.ledger.write_text("")
+    verdict.forget(peer)
     rules = {"rotate_at": str(1 / LIFETIME), "jitter": "0.0", "spacing": '"1s"', "reuse": '"kills_family"'}
     place = House(tmp_path / "house", peer, rules, timing=TIMING)
     place.write()
@@ -92,11 +91,15 @@ def check_answer_kept(place: House, process: Process, number: int) -> None:
 # --- the state ------------------------------------------------------------------------------------------------------
 
 TINY = ("size=64k", "size=256k", "size=4m,nr_inodes=6")
-TINIER = ("size=16k", "size=32k", "size=128k", "size=384k", "size=512k", "size=4m,nr_inodes=2", "size=4m,nr_inodes=4",
-          "size=4m,nr_inodes=7", "size=4m,nr_inodes=8")  # fmt: skip
+TINIER = ("size=16k", "size=32k", "size=128k", "size=384k", "size=512k", "size=4m,nr_inodes=2", "size=4m,nr_inodes=4")
+# A control socket that finds no inode ends the daemon as misconfigured (78), which no supervisor tries again.
+ENDED_FOR_A_SOCKET = [
+    pytest.param(options, marks=pytest.mark.xfail(strict=True, reason="no inode for the control socket ends a daemon"))
+    for options in ("size=4m,nr_inodes=7", "size=4m,nr_inodes=8")
+]
 
 
-@pytest.mark.parametrize("options", (*TINY, *(TINIER if machine.WHOLE else ())))
+@pytest.mark.parametrize("options", (*TINY, *((*TINIER, *ENDED_FOR_A_SOCKET) if machine.WHOLE else ())))
 def test_a_state_without_room_costs_no_login_and_goes_on_once_there_is_some(place: House, options: str) -> None:
     with machine.tmpfs(place.folder / "state", options) as disk:
         process = place.start()
@@ -238,13 +241,15 @@ def test_a_disk_that_hangs_delays_the_save_and_loses_nothing(place: House, tmp_p
 @pytest.mark.whole
 def test_an_intent_that_hung_longer_than_its_lease_starts_no_exchange(place: House, tmp_path: Path) -> None:
     # A lease is the deadline and three seconds.
-    place.provider["deadline"] = '"1s"'
+    place.provider |= {"deadline": '"1s"', "spacing": '"3s"'}
     place.write()
     with machine.disk("ext4", tmp_path / "image", place.folder / "state") as disk, working(place) as process:
         number = wait_committed(place, process)
         check_answer_kept(place, process, number)
+        # Past the marks of this delivery and before the next is due: what hangs is to be an intent.
+        machine.rest(process, 1.0)
         with disk.frozen():
-            machine.rest(process, 1.0 + 3.0 + 3.0)
+            machine.rest(process, 2.0 + 1.0 + 3.0 + 2.0)
             assert len(place.peer.exchanges()) == number + 1, "sent before its intent was durable"
         process.wait_logged("the lease ran out")
     verdict.check_chain(place.peer)

@@ -19,7 +19,7 @@ from tests.acceptance.stage import Process
 from tests.faults import machine, verdict
 from tests.peers import django_oauth
 
-DEADLINE = 1.0
+DEADLINE = 3.0
 LIFETIME = 16
 # Packets that ask for a connection, one or two for each try.
 TRIES = 3

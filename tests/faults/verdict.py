@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.acceptance.house import House
 from tests.acceptance.reader import TOKEN, Seen
+from tests.acceptance.stage import wait_for
 from tests.peers.django_oauth import DjangoOAuth, Exchanged
 
 
@@ -71,6 +72,12 @@ def described(seen: Seen) -> str:
         f"reader: {seen.reads} reads, {len(seen.tokens)} tokens; torn {seen.torn}, missing {seen.missing}, "
         f"expired {seen.expired}; least time left {seen.least_left:.1f} s"
     )
+
+
+def forget(peer: DjangoOAuth) -> None:
+    """Begin the provider's log anew: what it wrote so far belongs to another story."""
+    wait_for(lambda: all(one.status for one in peer.exchanges()), "the end of what an earlier story asked")
+    peer.ledger.write_text("")
 
 
 @dataclass(frozen=True, slots=True)
