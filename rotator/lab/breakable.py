@@ -134,7 +134,8 @@ class FlakyStore(MemoryStore):
         self.saved: Callable[[Grant], None] = _ignore
 
     async def save(self, grant: Grant, *, expected: int, lease: Lease | None, now: datetime) -> None:
-        await self._fuse.point("before a save")
+        what = "the intent" if grant.intent else "the new generation" if grant.generation > expected else "a finding"
+        await self._fuse.point(f"before {what} is saved")
         if self._weather.saves_left:
             self._weather.saves_left -= 1
             if not self._weather.saves_left:
@@ -152,10 +153,10 @@ class FlakyStore(MemoryStore):
             self.saved(grant)
             raise
         self.saved(grant)
-        await self._fuse.point("after a save")
+        await self._fuse.point(f"{what} is saved")
 
     async def delivered(self, delivery: object) -> None:
-        await self._fuse.point("before a mark")
+        await self._fuse.point("before the delivery is noted")
         if self._weather.store_away:
             raise Unavailable(f"the store takes no write: {self._weather.store_away}")
         await super().delivered(delivery)  # type: ignore[arg-type]  # as it came
@@ -173,7 +174,7 @@ class WatchedPlace(world.MemoryPublisher):
         self.changed: Callable[[], None] = _nothing
 
     async def settle(self, publication: Publication, now: datetime) -> Settled:
-        await self._fuse.point("before a publication")
+        await self._fuse.point("before the target is looked at")
         if self.away:
             raise Transient("the target takes no write")
         self._check(publication, now)
@@ -182,7 +183,7 @@ class WatchedPlace(world.MemoryPublisher):
         self.history.clear()
         if self.holds is not before:
             self.changed()
-            await self._fuse.point("after a publication")
+            await self._fuse.point("the target is written")
         return settled
 
     def _check(self, publication: Publication, now: datetime) -> None:

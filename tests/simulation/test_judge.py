@@ -236,8 +236,10 @@ def test_every_kind_of_crash_point_is_reached() -> None:
         assert not verdict.broken, verdict.story()
         told |= {line.partition("killed: ")[2] for line in verdict.told if "killed: " in line}
     assert told == {
-        "before the request leaves", "the provider has committed", "the answer is here", "before a save",
-        "after a save", "before a publication", "after a publication", "before a mark",
+        "before the intent is saved", "the intent is saved", "before the request leaves",
+        "the provider has committed", "the answer is here", "before the new generation is saved",
+        "the new generation is saved", "before the target is looked at", "the target is written",
+        "before the delivery is noted",
     }  # fmt: skip
 
 
