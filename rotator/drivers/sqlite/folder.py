@@ -138,7 +138,7 @@ class Lock:
         self._fd: int | None = None
 
     def take(self, now: datetime) -> None:
-        """Raises Overtaken naming the holder, Unavailable where the lock file cannot be opened."""
+        """Raises Overtaken naming the holder, Unavailable where the lock file cannot be opened or locked."""
         try:
             fd = open_private(self._folder / LOCK, os.O_RDWR)
         except OSError as error:
@@ -156,9 +156,9 @@ class Lock:
 
     def _contend(self, fd: int) -> None:
         for _ in range(LOOKS):
-            if _locked(fd, fcntl.LOCK_EX):
+            if _locked(fd, fcntl.LOCK_EX, self._folder):
                 return
-            if not _locked(fd, fcntl.LOCK_SH):
+            if not _locked(fd, fcntl.LOCK_SH, self._folder):
                 raise Overtaken(
                     f"the state {self._folder} is held by {described(_read(fd))}",
                     mend="a state has one daemon: ask that one (`rotator status`), or stop it first",
@@ -178,7 +178,7 @@ class Lock:
 def holder(folder: Path) -> dict[str, Any] | None:
     """Who holds the lock of ``folder``: pid, started_at, version, command; empty where the file does not tell.
 
-    None: nobody, or there is no such state. Raises BadUsage where we may not look.
+    None: nobody, or there is no such state. Raises BadUsage where we may not look, Unavailable where nobody can.
     """
     try:
         fd = os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -187,7 +187,7 @@ def holder(folder: Path) -> dict[str, Any] | None:
     except OSError:
         raise private(folder) from None
     try:
-        return None if _locked(fd, fcntl.LOCK_SH) else _read(fd)
+        return None if _locked(fd, fcntl.LOCK_SH, folder) else _read(fd)
     finally:
         os.close(fd)
 
@@ -216,11 +216,16 @@ def _self_description(now: datetime) -> dict[str, Any]:
     }
 
 
-def _locked(fd: int, kind: int) -> bool:
+def _locked(fd: int, kind: int, folder: Path) -> bool:
     try:
         fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise Unavailable(
+            f"the lock of the state {folder} cannot be used: {error.strerror}",
+            mend="if it stays so, put the state on a file system that has locks (flock(2))",
+        ) from None
     return True
 
 

@@ -84,9 +84,11 @@ def exists(database: Path, *, alone: bool) -> bool:
         blank = True
     else:
         try:
-            blank = _is_blank(database, alone)
-        except sqlite3.Error as error:
-            raise translated(error, database) from None
+            blank = _looks_blank(database, alone)
+        except StateDamaged:
+            # A read that failed once looks like damage to SQLite, and after that word nobody starts us again. What is
+            # damaged is so at a second look too.
+            blank = _looks_blank(database, alone)
     if blank and marked:
         raise StateDamaged(
             f"the state {database} is lost: it was made here once and is empty or gone",
@@ -146,6 +148,13 @@ def _set_up(connection: sqlite3.Connection) -> None:
     # Nothing of ours in a temporary file elsewhere, and no page written before its commit.
     connection.execute("PRAGMA temp_store = MEMORY")
     connection.execute("PRAGMA cache_spill = OFF")
+
+
+def _looks_blank(database: Path, alone: bool) -> bool:
+    try:
+        return _is_blank(database, alone)
+    except sqlite3.Error as error:
+        raise translated(error, database) from None
 
 
 def _is_blank(database: Path, alone: bool) -> bool:
