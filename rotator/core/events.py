@@ -156,6 +156,27 @@ class ClockBehind(Event):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
+class ClockJumped(Event):
+    """The clocks of this machine parted: wall time was set by ``by``, or the machine slept for it."""
+
+    name = "clock.jumped"
+    level = Level.WARNING
+    by: timedelta
+    slept: bool = False
+
+    @property
+    def sentence(self) -> str:
+        if self.slept:
+            return f"the machine slept for {brief(self.by)}; what became due meanwhile is done now"
+        if self.by < timedelta(0):
+            return (
+                f"the clock was set back by {brief(-self.by)}; "
+                "every grant is refreshed before its stored expiry is trusted"
+            )
+        return f"the clock was set forward by {brief(self.by)}; everything that was planned is looked at anew"
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class StoreTroubled(Event):
     """The store did not take a write; nothing is lost, the write is tried again."""
 

@@ -6,7 +6,7 @@ Nothing here asks the time or rolls dice: ``now`` and ``chance`` (a number in [0
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -29,12 +29,24 @@ class Moment:
     """One reading of all clocks: wall time (aware UTC), the boot's id and CLOCK_BOOTTIME since that boot.
 
     Wall time may be set by anybody; the boot-time clock only goes forward and counts suspension
-    (clock_gettime(2)), but means nothing in another boot.
+    (clock_gettime(2)), but means nothing in another boot. ``awake`` is CLOCK_MONOTONIC, which stands still while the
+    machine sleeps; it is for comparing two readings of one process and is not stored.
     """
 
     now: datetime
     boot_id: str
     boottime: timedelta
+    awake: timedelta = field(default=ZERO, compare=False)
+
+    def set_by(self, earlier: Moment) -> timedelta:
+        """How far wall time was set between two readings of one boot; zero for what slewing and rounding explain."""
+        jump = (self.now - earlier.now) - (self.boottime - earlier.boottime)
+        return jump if abs(jump) > CLOCK_TOLERANCE else ZERO
+
+    def slept_since(self, earlier: Moment) -> timedelta:
+        """How long the machine was suspended between two readings of one process."""
+        slept = (self.boottime - earlier.boottime) - (self.awake - earlier.awake)
+        return slept if slept > CLOCK_TOLERANCE else ZERO
 
     def elapsed_since(self, earlier: Moment) -> timedelta | None:
         """Time that surely passed since ``earlier``; None across a boot or a stepped wall clock."""

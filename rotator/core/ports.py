@@ -28,7 +28,7 @@ class Clock(Protocol):
         ...
 
     def moment(self) -> Moment:
-        """Wall time, boot id and boot-time clock, read together."""
+        """Wall time, boot id, boot-time and monotonic clock, read together."""
         ...
 
     def alarm(self, at: datetime | None, ring: Callable[[], None]) -> None:
@@ -38,7 +38,9 @@ class Clock(Protocol):
         ...
 
     def beat(self, name: str, every: timedelta, ring: Callable[[], None]) -> None:
-        """Ring every ``every`` until `stop`; a beat of the same name is replaced, missed beats fall together."""
+        """Ring every ``every`` until `stop`; a beat of the same name is replaced, missed beats fall together.
+
+        Beats follow the time that passes while the machine is awake, whatever wall time does."""
         ...
 
     async def wait_until(self, at: datetime) -> None:

@@ -1,4 +1,4 @@
-"""The only file that asks the time, rolls dice, and sets alarms; APScheduler is its alarm bell.
+"""The only file that asks the time, rolls dice, and sets alarms; APScheduler is its alarm bell, the loop its pulse.
 
 APScheduler rings and does nothing else: its ``shutdown`` cancels running coroutines and a one-shot job that is late
 is dropped by default, and either would lose a refresh token if a rotation were its job. Hence the memory job store,
@@ -32,13 +32,15 @@ class SystemClock:
     def __init__(self) -> None:
         self._boot_id = _boot_id()
         self._bell: AsyncIOScheduler | None = None
+        self._beats: dict[str, _Beat] = {}
         self._waits = 0
 
     def now(self) -> datetime:
         return datetime.now(UTC)
 
     def moment(self) -> Moment:
-        return Moment(self.now(), self._boot_id, boottime())
+        awake = timedelta(microseconds=monotonic_usec())
+        return Moment(self.now(), self._boot_id, boottime(), awake)
 
     def alarm(self, at: datetime | None, ring: Callable[[], None]) -> None:
         bell = self._ring_with()
@@ -49,9 +51,11 @@ class SystemClock:
         bell.add_job(_ring, "date", run_date=at, args=(ring,), id=ALARM, replace_existing=True)
 
     def beat(self, name: str, every: timedelta, ring: Callable[[], None]) -> None:
-        self._ring_with().add_job(
-            _ring, "interval", seconds=every.total_seconds(), args=(ring,), id=f"beat {name}", replace_existing=True
-        )
+        # On the loop's monotonic clock and not on APScheduler's, which rings by wall time: set back by a day it would
+        # keep silent for one, and the beat is what notices that.
+        if name in self._beats:
+            self._beats[name].cancel()
+        self._beats[name] = _Beat(every, ring)
 
     async def wait_until(self, at: datetime) -> None:
         rung = asyncio.Event()
@@ -67,6 +71,9 @@ class SystemClock:
         return asyncio.timeout(limit.total_seconds())
 
     def stop(self) -> None:
+        for beat in self._beats.values():
+            beat.cancel()
+        self._beats.clear()
         if self._bell is not None:
             self._bell.remove_all_jobs()
             self._bell.shutdown(wait=False)
@@ -80,6 +87,28 @@ class SystemClock:
             self._bell = AsyncIOScheduler(timezone=UTC, job_defaults=defaults)
             self._bell.start()
         return self._bell
+
+
+class _Beat:
+    """Rings again and again; one that comes late does not bring the next one forward."""
+
+    def __init__(self, every: timedelta, ring: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._every = every.total_seconds()
+        self._ring = ring
+        self._next = self._loop.time()
+        self._plan()
+
+    def cancel(self) -> None:
+        self._handle.cancel()
+
+    def _plan(self) -> None:
+        self._next = max(self._next + self._every, self._loop.time())
+        self._handle = self._loop.call_at(self._next, self._sound)
+
+    def _sound(self) -> None:
+        self._plan()
+        self._ring()
 
 
 async def _ring(ring: Callable[[], None]) -> None:

@@ -169,18 +169,12 @@ class Daemon:
 
     async def _wait_rung(self, scheduler: Scheduler) -> None:
         """Until the alarm, a beat or a kick rings; what merely changed is announced without a sweep."""
-        try:
-            async with self._parts.clock.deadline(self._beat * 1.5):
-                while not self._is_rung:
-                    await self._changed.wait()
-                    self._changed.clear()
-                    # Ready or not, the beat tells the rest: thousands of grants must not be examined for each that
-                    # ends.
-                    if not self._ready and self._may_be_ready(scheduler):
-                        self._announce(scheduler)
-        except TimeoutError:
-            # The bell rings by wall time, and one that is set back stops its beats for as long: set them anew.
-            self._set_beats(scheduler)
+        while not self._is_rung:
+            await self._changed.wait()
+            self._changed.clear()
+            # Ready or not, the beat tells the rest: thousands of grants must not be examined for each that ends.
+            if not self._ready and self._may_be_ready(scheduler):
+                self._announce(scheduler)
 
     def _announce(self, scheduler: Scheduler) -> None:
         """Tell the supervisor how things stand; READY=1 once everything required is published or decided."""
@@ -252,6 +246,7 @@ class Daemon:
         parts = self._parts
         async with self.session() as scheduler:
             parts.bus.open()
+            self._set_beats(scheduler)
             try:
                 async with parts.clock.deadline(within):
                     while not self._stop.is_set():

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from rotator.core import events, health, lifecycle
+from rotator.core import health, lifecycle
 from rotator.core.errors import BadUsage
 from rotator.core.grants import Grant
 from rotator.core.policy import Moment
@@ -125,10 +125,9 @@ class Desks:
             self.mind(desk)
         self._courier.look_again()
 
-    def distrust(self, moment: Moment, high_water: datetime) -> None:
+    def distrust(self, moment: Moment) -> None:
         """The clock fell back: at once in the records in hand, so that nothing is published by them, and in the store
         by a rotation of each."""
-        self._tools.bus.tell(events.ClockBehind(at=moment.now, high_water=high_water))
         for desk in self._desks.values():
             desk.fell_back = moment
             fact = lifecycle.ClockFellBack()

@@ -68,7 +68,8 @@ class Scheduler:
         await self._desks.take_over(self._roster)
         self._moment = moment = self._tools.clock.moment()
         if high_water is not None and moment.now < high_water - policy.CLOCK_TOLERANCE:
-            self._desks.distrust(moment, high_water)
+            self._tools.bus.tell(events.ClockBehind(at=moment.now, high_water=high_water))
+            self._desks.distrust(moment)
 
     async def reload(self, roster: Roster) -> events.Reloaded:
         """Work with another roster from now on. What is in flight ends under the old one, which is closed after that;
@@ -158,11 +159,14 @@ class Scheduler:
         was set back, validity cannot be judged by it either."""
         before, moment = self._moment, self._tools.clock.moment()
         self._moment = moment
-        if moment.elapsed_since(before) is None:
+        tell = self._tools.bus.tell
+        if slept := moment.slept_since(before):
+            tell(events.ClockJumped(at=moment.now, by=slept, slept=True))
+        if jump := moment.set_by(before):
+            tell(events.ClockJumped(at=moment.now, by=jump))
             self._desks.look_again(moment.now)
-            expected = before.now + (moment.boottime - before.boottime)
-            if moment.now < expected:
-                self._desks.distrust(moment, expected)
+            if jump < timedelta(0):
+                self._desks.distrust(moment)
         return moment.now
 
     def _next(self, upcoming: datetime | None, now: datetime) -> datetime | None:

@@ -97,7 +97,7 @@ class _Time:
 
     def moment(self) -> Moment:
         passed, now = self.look()
-        return Moment(now, f"boot-{self._boot}", passed - self._booted)
+        return Moment(now, f"boot-{self._boot}", passed - self._booted, passed - self._slept)
 
 
 class VirtualClock:
@@ -105,14 +105,14 @@ class VirtualClock:
     (wall and boot time go on, the loop's timers stand still), ``reboot`` starts another boot. ``twin`` is another
     clock of the same machine, for a second process on it.
 
-    Alarms and beats ring by wall time, as APScheduler's do: after a step back they keep silent for as long.
+    Alarms ring by wall time, as APScheduler's do: after a step back they keep silent for as long. Beats do not.
     """
 
     def __init__(self, start: datetime = GENESIS, *, time: _Time | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._time = _Time(start) if time is None else time
         self._alarm: _Bell | None = None
-        self._beats: dict[str, _Bell] = {}
+        self._beats: dict[str, asyncio.TimerHandle] = {}
 
     def twin(self) -> VirtualClock:
         return VirtualClock(time=self._time)
@@ -143,12 +143,12 @@ class VirtualClock:
 
     def beat(self, name: str, every: timedelta, ring: Callable[[], None]) -> None:
         def again() -> None:
-            self._beats[name] = _Bell(self, self.now() + every, again)
+            self._beats[name] = self._loop.call_later(every.total_seconds(), again)
             ring()
 
         if name in self._beats:
             self._beats[name].cancel()
-        self._beats[name] = _Bell(self, self.now() + every, again)
+        self._beats[name] = self._loop.call_later(every.total_seconds(), again)
 
     async def wait_until(self, at: datetime) -> None:
         rung = asyncio.Event()
@@ -172,8 +172,8 @@ class VirtualClock:
 
     def stop(self) -> None:
         self.alarm(None, _nothing)
-        for bell in self._beats.values():
-            bell.cancel()
+        for beat in self._beats.values():
+            beat.cancel()
         self._beats.clear()
 
 

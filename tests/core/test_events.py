@@ -24,6 +24,8 @@ EVENTS = [
 SAMPLES: dict[str, Any] = {
     "int": 3,
     "str": "a word",
+    "bool": False,
+    "timedelta": HOUR,
     "datetime": NOON + HOUR,
     "datetime | None": NOON + HOUR,
     "tuple[str, ...]": ("billing", "crm"),
@@ -109,5 +111,8 @@ def test_brief(span: timedelta, said: str) -> None:
 
 def test_the_clock_says_how_far_it_is_behind() -> None:
     assert "1h30m behind" in events.ClockBehind(at=NOON, high_water=NOON + 90 * MINUTE).sentence
+    assert "set back by 1h30m" in events.ClockJumped(at=NOON, by=-90 * MINUTE).sentence
+    assert "set forward by 1h30m" in events.ClockJumped(at=NOON, by=90 * MINUTE).sentence
+    assert "slept for 1h30m" in events.ClockJumped(at=NOON, by=90 * MINUTE, slept=True).sentence
     assert isinstance(NOON, datetime)
     assert build.CANARY not in repr(SAMPLES)

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from rotator.core import errors
+from rotator.core import errors, events
 from rotator.core.grants import Kind, OutcomeClass
 from rotator.core.publication import Publication
 from rotator.engine.daemon import Daemon
@@ -53,7 +53,9 @@ def test_no_reader_gap_when_wall_time_is_set(steps: tuple[timedelta, ...], watch
                 for _ in range(4 * 30):
                     await stage.pass_time(MINUTE / 2)
                     assert reader.is_served()
-        assert ("clock.behind" in stage.names()) is any(step < timedelta(0) for step in steps)
+        told = [event for event in stage.told if isinstance(event, events.ClockJumped)]
+        assert [event.by for event in told] == list(steps), "each once, and by how much"
+        assert not any(event.slept for event in told)
         assert [kind for _, kind in stage.exchanges()].count(Kind.PASSWORD) == 1
         # One more for each step at most.
         assert len(stage.endpoint.requests) <= 1 + len(steps) * 3
@@ -181,3 +183,48 @@ def test_one_pass_is_not_held_up_by_a_clock_that_is_set_back() -> None:
 
 async def _once(daemon: Daemon) -> bool:
     return (await daemon.once(HOUR)).well
+
+
+@pytest.mark.parametrize("span", [30 * MINUTE, 5 * HOUR, DAY])
+def test_a_machine_that_slept_rotates_what_became_due_within_a_beat_of_waking(span: timedelta) -> None:
+    async def story() -> None:
+        stage = Stage()
+        async with stage.play():
+            await stage.pass_time(25 * MINUTE)
+            stage.clock.suspend(span)
+            await stage.pass_time(20 * SECOND)
+            held = stage.place().holds
+            assert isinstance(held, Publication) and held.access.is_valid(stage.clock.now())
+            assert held.generation == 2
+            # No burst: one exchange for all that was missed.
+            assert len(stage.endpoint.requests) == 2
+        told = [event for event in stage.told if isinstance(event, events.ClockJumped)]
+        assert [(event.slept, event.by) for event in told] == [(True, span)]
+
+    play(story)
+
+
+def test_a_drain_goes_on_asking_for_time_though_the_clock_is_set_back() -> None:
+    async def story() -> None:
+        stage = Stage(latency=25 * SECOND)
+        async with stage.play():
+            await stage.pass_time(SECOND)
+            stage.clock.step(-DAY)
+        assert stage.supervisor.words().count("extend") >= 3
+        assert stage.stored()[0].generation == 1, "what was in flight is saved"
+
+    play(story)
+
+
+def test_a_token_counts_from_before_the_request_was_sent() -> None:
+    async def story() -> None:
+        stage = Stage(latency=20 * SECOND)
+        async with stage.play():
+            began = stage.clock.now()
+            await stage.pass_time(MINUTE)
+            access = stage.stored()[0].access
+            assert access is not None
+            assert access.issued_at - began < SECOND
+            assert access.expires_at == access.issued_at + stage.provider.lifetime
+
+    play(story)
