@@ -1,13 +1,14 @@
 # Two commands need nothing but Python >= 3.11, make and the package index:
 #   make demo    the main job on an emulated provider
 #   make test    the tests; what needs a component that is absent is skipped with a reason
-# Then: make check (lint, types, contracts), make bench (figures), make soak SEEDS=500 (stories under faults).
+# Then: make check (lint, types, contracts), make bench (figures), make soak SEEDS=20000 (all fault matrices, whole),
+# make docs (the pages that tests write).
 PYTHON ?= python3
 VENV   ?= .venv
-SEEDS  ?= 500
+SEEDS  ?= 20000
 BIN    := $(VENV)/bin
 
-.PHONY: demo test soak bench lint types contracts check requirements clean
+.PHONY: demo test soak bench docs lint types contracts check requirements clean
 
 demo: $(VENV)/.run
 	$(BIN)/rotator demo
@@ -21,6 +22,11 @@ test: $(VENV)/.test
 
 soak: $(VENV)/.test
 	SEEDS=$(SEEDS) $(BIN)/python -m pytest tests/simulation $(PYTEST)
+	WALKS=5000 FUZZ=5000 $(BIN)/python -m pytest tests/core/test_lifecycle_walks.py tests/drivers/test_oauth_fuzz.py $(PYTEST)
+	FAULTS=all $(BIN)/python -m pytest tests/faults $(PYTEST)
+
+docs: $(VENV)/.test
+	DOCS=write $(BIN)/python -m pytest -q tests/drivers/test_oauth_document.py tests/simulation/test_crash_points.py
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from rotator.core.errors import Transient
@@ -24,6 +24,10 @@ class State(StrEnum):
     DOUBT = "in doubt"
     RETRYING = "retrying"
     FRESH = "fresh"
+
+
+# Longer than any retry of what may heal by itself (5 min), shorter than any pause that waits for an operator (15 min).
+LONG_REST = timedelta(minutes=10)
 
 
 class Startup(StrEnum):
@@ -46,7 +50,8 @@ class TargetHealth:
 
 @dataclass(frozen=True, slots=True)
 class GrantHealth:
-    """One grant as shown. ``reason`` is empty for a fresh one, else says why and how to mend it."""
+    """One grant as shown. ``reason`` is empty for a fresh one, else says why and how to mend it. ``rests``: nothing is
+    tried for so long (a spent budget: up to a day) that no supervisor should hold up a start for it."""
 
     name: str
     provider: str
@@ -59,11 +64,12 @@ class GrantHealth:
     passwords_left: int | None
     targets: tuple[TargetHealth, ...]
     published: bool
+    rests: bool = False
 
     @property
     def decided(self) -> bool:
-        """Published, or in a state that waiting alone does not change."""
-        return self.published or self.state in (State.LATCHED, State.PERSON_NEEDED)
+        """Published, or in a state that waiting for some minutes does not change."""
+        return self.published or self.rests or self.state in (State.LATCHED, State.PERSON_NEEDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +131,7 @@ def examine(
         passwords_left=None if budget is None else budget.left(grant.debits, now),
         targets=tuple(targets),
         published=valid and not behind,
+        rests=not valid and grant.due_at is not None and grant.due_at - now > LONG_REST,
     )
 
 

@@ -117,6 +117,16 @@ def test_ready_when_every_grant_is_published_or_decided(
     assert whole(*grants).settled(require) is settled
 
 
+@pytest.mark.parametrize(("waits", "decided"), [(MINUTE, False), (6 * MINUTE, False), (15 * MINUTE, True), (DAY, True)])
+def test_a_start_is_not_held_up_by_a_grant_for_which_nothing_is_tried_for_long(
+    waits: build.timedelta, decided: bool
+) -> None:
+    """A spent budget is a matter of a day; a supervisor that waits for it kills and starts us for ever."""
+    assert seen(build.empty(due_at=NOON + MINUTE + waits)).decided is decided
+    # What is published is decided anyway, whenever it is due.
+    assert seen(build.fresh()).decided
+
+
 def test_well_is_only_what_is_published() -> None:
     assert whole(FRESH).well
     assert not whole(FRESH, LATCHED).well
