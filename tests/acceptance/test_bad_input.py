@@ -81,9 +81,9 @@ WRONG: dict[str, tuple[Callable[[Stage], object], tuple[str, ...]]] = {
         lambda stage: stage.secret("password", f"{ACCOUNT.password}\n\n\x00"),
         ("grants.billing.password: ", "; "),
     ),
-    "a secret from Vault": (
+    "a secret from a Vault that is not configured": (
         lambda stage: replaced(stage, f'file = "{stage.folder}/password"', 'vault = "secret/omnifund#password"'),
-        ("rotator.toml:", "grants.billing.password", "cannot be read from Vault yet; have Vault Agent write it"),
+        ("rotator.toml:", "grants.billing.password", "needs the Vault 'default', which is not configured"),
     ),
     "unknown group": (
         lambda stage: replaced(stage, 'file = "billing/token"', 'file = "billing/token"\ngroup = "no-such-group"'),

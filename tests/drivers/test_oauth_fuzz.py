@@ -26,7 +26,7 @@ from rotator.core.grants import Charge, Grant, Intent, Kind, Outcome, OutcomeCla
 from rotator.core.policy import Moment, Reuse, Rules
 from rotator.core.ports import Credentials, HttpAnswer, HttpRequest, Reach, TokenRequest
 from rotator.core.tokens import AccessToken, Secret
-from rotator.drivers.oauth import Endpoint, Profile, words
+from rotator.drivers.oauth import Endpoint, Profile, table, words
 from rotator.drivers.oauth.verdicts import classify
 
 MANY = settings(max_examples=int(os.environ.get("FUZZ", "300")), deadline=None, suppress_health_check=list(HealthCheck))
@@ -61,6 +61,12 @@ def hidden(answer: HttpAnswer, ours: Iterable[str]) -> set[str]:
     return {one[start : start + 16] for one in secrets if len(one) >= 8 for start in range(max(1, len(one) - 15))}
 
 
+# What our own texts say is no secret, even where a server hands out the same letters as a token.
+OWN_WORDS = " ".join(
+    [*(f"{row.what} {row.mend} {row.password_mend}" for row in table.ROWS), "it saw no grant_type, perhaps it wants"]
+)
+
+
 def judge(answer: HttpAnswer, kind: Kind, outcome: Outcome, ours: Iterable[str] = OURS) -> None:
     """What must hold of any outcome of any answer."""
     pieces = hidden(answer, ours)
@@ -72,7 +78,9 @@ def judge(answer: HttpAnswer, kind: Kind, outcome: Outcome, ours: Iterable[str] 
     for text in told:
         assert text.isprintable()
         assert len(text) < 1000
-        assert not [piece for piece in pieces if piece in text], "a token or a secret of ours is shown"
+        assert not [piece for piece in pieces if piece in text and piece not in OWN_WORDS], (
+            "a token or a secret of ours is shown"
+        )
     assert outcome.message
     if outcome.cls is OutcomeClass.GRANTED:
         assert found is not None
