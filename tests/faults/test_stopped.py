@@ -23,6 +23,8 @@ LONG = 200.0 if machine.WHOLE else 8.0
 TIMING = '[timing]\nsweep_every = "300ms"\nverify_every = "500ms"\n'
 # Between what the server has committed and its answer.
 HOLD = 0.5
+# Shorter than what the process stands still for.
+DEADLINE = 2.0
 
 Figures = Callable[[str], None]
 
@@ -37,7 +39,7 @@ def peer() -> Iterator[DjangoOAuth]:
 @pytest.fixture
 def place(peer: DjangoOAuth, tmp_path: Path) -> House:
     verdict.forget(peer)
-    rules = {"rotate_at": "0.4", "jitter": "0.0", "spacing": '"1s"'}
+    rules = {"rotate_at": "0.4", "jitter": "0.0", "spacing": '"1s"', "deadline": f'"{DEADLINE:g}s"'}
     return House(tmp_path / "house", peer, {"reuse": '"kills_family"', **rules}, timing=TIMING)
 
 
@@ -77,6 +79,21 @@ def test_a_process_that_stood_still_past_expiry_rotates_at_once_and_once(place: 
         f"stopped for {LONG:g} s with tokens of {LIFETIME} s: a new token {fresh_after:.1f} s after waking (the "
         f"provider takes {HOLD:g} s), {len(late)} request; {told}"
     )
+
+
+def test_an_answer_that_came_while_the_process_stood_still_is_kept(place: House) -> None:
+    """Asked, stopped, answered, woken after the deadline: the answer waits in the socket, and nothing else is known."""
+    with place.daemon() as process:
+        count = len(place.peer.exchanges())
+        machine.wait(place, process, lambda: len(place.peer.exchanges()) > count, "an exchange")
+        with machine.stopped(process):
+            wait_for(lambda: place.peer.exchanges()[count].access_token, "the provider's answer")
+            until = time.monotonic() + DEADLINE + 1
+            wait_for(lambda: time.monotonic() > until, "the deadline to pass")
+        answer = place.peer.exchanges()[count].access_token
+        machine.wait(place, process, lambda: place.raw.read_text() == answer, "the answer in the file")
+        machine.wait(place, process, lambda: _answered(place) >= count + 2, "the next rotation")
+    verdict.check_chain(place.peer)
 
 
 def _answered(place: House) -> int:

@@ -20,7 +20,7 @@ from datetime import timedelta
 import h11
 
 from rotator.core.ports import HttpAnswer, HttpRequest, Reach
-from rotator.drivers.http import dial, failures
+from rotator.drivers.http import dial, failures, patience
 
 # httpx imports its own command line where click and rich happen to be installed: 85 of 150 ms before the first
 # token, and megabytes for ever. None makes that one import fail, as the language reference has it (section 5.3.1),
@@ -62,10 +62,7 @@ async def exchange(
     try:
         outgoing = _outgoing(request, progress)
         host = _place(outgoing.url)
-        async with (
-            asyncio.timeout(deadline.total_seconds()),  # noqa: TID251 (real sockets; the clock port is the engine's)
-            _client(tls, proxy, progress) as client,
-        ):
+        async with patience.within(deadline), _client(tls, proxy, progress) as client:
             await _converse(client, outgoing, progress, limit)
     except (OSError, EOFError, ValueError, h11.ProtocolError, httpx.HTTPError, httpx.InvalidURL) as error:
         # An answer that is whole stays whole, also when the deadline strikes while its connection is put away.
