@@ -10,6 +10,7 @@ Who may speak is settled three times: a 0700 folder, a 0600 socket, and the cred
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import stat
@@ -25,6 +26,7 @@ from rotator.frontends.control.orders import Answer, Defect, Orders
 CONNECTIONS = 32
 CHUNK = 16 << 10
 MODE = 0o600
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 REST = 1.0  # seconds
 
 
@@ -220,7 +222,8 @@ async def read_request(link: socket.socket) -> tuple[str, str, bytes]:
 
 
 def bind(path: Path) -> socket.socket:
-    """A socket bound at ``path``, with mode 0600 at every instant. Raises Misconfigured."""
+    """A socket bound at ``path``, with mode 0600 at every instant. Raises Misconfigured, and Unavailable where the disk
+    has no room for it: a supervisor tries again then."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _prepare(path)
@@ -231,9 +234,10 @@ def bind(path: Path) -> socket.socket:
         path.chmod(MODE)
     except OSError as error:
         listener.close()
-        raise errors.Misconfigured(
-            f"the control socket {path} cannot be made: {error.strerror or error}", mend="free its folder for our user"
-        ) from None
+        what = f"the control socket {path} cannot be made: {error.strerror or error}"
+        if error.errno in NO_ROOM:
+            raise errors.Unavailable(what, mend="make room there (df, df -i), or mount it read-write") from None
+        raise errors.Misconfigured(what, mend="free its folder for our user") from None
     except BaseException:
         listener.close()
         raise
