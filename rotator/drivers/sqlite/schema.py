@@ -84,11 +84,9 @@ def exists(database: Path, *, alone: bool) -> bool:
         blank = True
     else:
         try:
-            blank = _looks_blank(database, alone)
-        except StateDamaged:
-            # A read that failed once looks like damage to SQLite, and after that word nobody starts us again. What is
-            # damaged is so at a second look too.
-            blank = _looks_blank(database, alone)
+            blank = _is_blank(database, alone)
+        except sqlite3.Error as error:
+            raise translated(error, database) from None
     if blank and marked:
         raise StateDamaged(
             f"the state {database} is lost: it was made here once and is empty or gone",
@@ -99,6 +97,15 @@ def exists(database: Path, *, alone: bool) -> bool:
 
 def open_for_writing(database: Path) -> sqlite3.Connection:
     """Only for who holds the lock. Raises StateDamaged or Unavailable, with everything closed again."""
+    try:
+        return _open_for_writing(database)
+    except StateDamaged:
+        # A read that failed once looks like damage to SQLite, and after that word nobody starts us again. What is
+        # damaged is so at a second look too.
+        return _open_for_writing(database)
+
+
+def _open_for_writing(database: Path) -> sqlite3.Connection:
     try:
         if not exists(database, alone=True):
             create(database)
@@ -148,13 +155,6 @@ def _set_up(connection: sqlite3.Connection) -> None:
     # Nothing of ours in a temporary file elsewhere, and no page written before its commit.
     connection.execute("PRAGMA temp_store = MEMORY")
     connection.execute("PRAGMA cache_spill = OFF")
-
-
-def _looks_blank(database: Path, alone: bool) -> bool:
-    try:
-        return _is_blank(database, alone)
-    except sqlite3.Error as error:
-        raise translated(error, database) from None
 
 
 def _is_blank(database: Path, alone: bool) -> bool:
