@@ -1,14 +1,14 @@
 # Two commands need nothing but Python >= 3.11, make and the package index:
 #   make demo    the main job on an emulated provider
 #   make test    the tests; what needs a component that is absent is skipped with a reason
-# Then: make check (lint, types, contracts), make bench (figures), make soak SEEDS=20000 (all fault matrices, whole),
-# make docs (the pages that tests write).
+# Then: make faults (faults of the machine, as root), make check (lint, types, contracts), make bench (figures),
+# make soak SEEDS=20000 (all matrices, whole), make docs (the pages that tests write).
 PYTHON ?= python3
 VENV   ?= .venv
 SEEDS  ?= 20000
 BIN    := $(VENV)/bin
 
-.PHONY: demo test soak bench docs lint types contracts check requirements clean
+.PHONY: demo test faults soak bench docs lint types contracts check requirements clean
 
 demo: $(VENV)/.run
 	$(BIN)/rotator demo
@@ -18,7 +18,11 @@ test: $(VENV)/.test
 	$(BIN)/python -m coverage run -m pytest tests/core tests/engine $(PYTEST)
 	$(BIN)/python -m coverage combine -q
 	$(BIN)/python -m coverage report --skip-covered --include='rotator/core/*,rotator/engine/*' --fail-under=95
-	$(BIN)/python -m pytest --ignore=tests/core --ignore=tests/engine $(PYTEST)
+	$(BIN)/python -m pytest --ignore=tests/core --ignore=tests/engine --ignore=tests/faults $(PYTEST)
+
+# Real faults of the machine on the real process: root, mounts, a tracer. The subset that stands for all.
+faults: $(VENV)/.test
+	$(BIN)/python -m pytest tests/faults $(PYTEST)
 
 soak: $(VENV)/.test
 	SEEDS=$(SEEDS) $(BIN)/python -m pytest tests/simulation $(PYTEST)
