@@ -271,6 +271,19 @@ class Enrolled(GrantEvent):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
+class Followed(GrantEvent):
+    """Another daemon at the same store rotated; what it saved is published here too."""
+
+    name = "grant.followed"
+    level = Level.INFO
+    generation: int
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.grant}: generation {self.generation} was saved by another daemon"
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class IdentityChanged(GrantEvent):
     name = "grant.identity_changed"
     level = Level.WARNING

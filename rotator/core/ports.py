@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -223,7 +223,12 @@ class Store(Protocol):
     Every write is all or nothing and durable before it returns. Writes of one grant keep their order. Cancelling a
     write leaves it done or not done, never half. Raises Unavailable while the store cannot be reached or written,
     StateDamaged where it cannot be read, Overtaken as told below.
+
+    ``follows`` tells that other daemons may write to it beside this one; then `news` is to be asked often.
     """
+
+    @property
+    def follows(self) -> bool: ...
 
     async def open(self) -> None:
         """Reach the store, and make or check its schema. Raises Overtaken where another daemon holds it."""
@@ -264,8 +269,9 @@ class Store(Protocol):
     async def lease(self, name: str, owner: str, moment: Moment, until: timedelta) -> tuple[Lease, Grant]:
         """Take the right to start an exchange, and look again: the grant as it is *under* the lease.
 
-        The same owner gets a new fence and overtakes its own former lease: it has one at work at a time. Raises
-        Overtaken while another owner holds it, or where there is no such grant."""
+        The same owner gets a new fence and overtakes its own former lease: it has one at work at a time. A lease of
+        another boot ran out, where a store is one machine's; where it follows others, once it was seen unchanged for
+        its whole length. Raises Overtaken while another owner holds it, or where there is no such grant."""
         ...
 
     async def release(self, lease: Lease) -> None:
@@ -294,6 +300,10 @@ class Store(Protocol):
 
     async def retire(self, name: str) -> bool:
         """Delete the stored grant; its deliveries stay until they are removed. False where there was none."""
+        ...
+
+    async def news(self, names: Collection[str]) -> Mapping[str, Grant | None]:
+        """Those of these grants that somebody else wrote since this store last looked; None for one that is gone."""
         ...
 
 

@@ -48,6 +48,10 @@ class Crew:
     def running(self, fits: Callable[[Key], bool] = lambda key: True) -> list[asyncio.Task[Any]]:
         return [task for key, task in self._tasks.items() if fits(key) and not task.done()]
 
+    def names(self, fits: Callable[[Key], bool]) -> set[str]:
+        """What the running tasks whose keys fit are about: the second word of each key."""
+        return {key[1] for key, task in self._tasks.items() if fits(key) and not task.done()}
+
     async def quiet(self, fits: Callable[[Key], bool] = lambda key: True) -> None:
         """Return once no task whose key fits is running."""
         while running := self.running(fits):

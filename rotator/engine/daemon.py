@@ -128,6 +128,8 @@ class Daemon:
 
     def _set_beats(self, scheduler: Scheduler) -> None:
         self._parts.clock.beat("sweep", self._parts.timing.sweep_every, scheduler.ring)
+        if self._parts.store.follows:
+            self._parts.clock.beat("follow", self._parts.timing.follow_every, scheduler.follow)
         if self._parts.supervisor.watchdog is not None:
             self._parts.clock.beat("watchdog", self._beat, scheduler.ring)
 

@@ -34,10 +34,12 @@ CROWD = timedelta(milliseconds=0.5)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """How often the store is swept and every target is looked at; ``sweep_every`` is also the sweep's deadline."""
+    """How often the store is swept and every target is looked at; ``sweep_every`` is also the sweep's deadline.
+    ``follow_every``: how often other daemons are listened to, where the store is shared."""
 
     sweep_every: timedelta = timedelta(seconds=10)
     verify_every: timedelta = timedelta(seconds=30)
+    follow_every: timedelta = timedelta(seconds=0.5)
 
 
 class Scheduler:
@@ -128,6 +130,10 @@ class Scheduler:
         if alarm:
             self._alarm.set(self._next(upcoming, now))
         return True
+
+    def follow(self) -> None:
+        """Ask what other daemons at the same store saved."""
+        self._crew.start(("follow",), self._turns.follow)
 
     async def _look(self, now: datetime) -> datetime | None:
         """Let everything that is due stand in line; returns when the next becomes due. Raises what the store raises."""

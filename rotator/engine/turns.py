@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from rotator.core import events, lifecycle, policy, pressure
 from rotator.core.errors import Overtaken, RotatorError, Transient
+from rotator.core.grants import Grant
 from rotator.core.policy import Moment
 from rotator.core.pressure import Line, Place
 from rotator.engine import rotation
@@ -37,6 +38,7 @@ class Turns:
         self._alarm = alarm
         self._gates = Gates()
         self._closed = False
+        self._unheard = 0
 
     # --- in line -----------------------------------------------------------------------------------------------
 
@@ -193,6 +195,58 @@ class Turns:
             task = self._start(name, work)
         # Who asked may go away (a closed connection); the exchange goes on.
         return await asyncio.shield(task)
+
+    # --- beside other daemons ------------------------------------------------------------------------------------
+
+    async def follow(self) -> None:
+        """Take over what other daemons at the same store saved. Never raises for the store."""
+        tools = self._tools
+        # What is at work on a grant looks itself, under its lease.
+        busy = self._crew.names(_is_rotation)
+        idle = [desk.enrolment.name for desk in self._desks if desk.enrolment.name not in busy]
+        try:
+            news = await tools.store.news(idle)
+            for name, theirs in news.items():
+                await self._take(name, theirs)
+        except RotatorError as error:
+            self._unheard += 1
+            if rotation.is_told(self._unheard):
+                doing = "what other daemons saved is not known"
+                tools.bus.tell(events.StoreTroubled(at=tools.clock.now(), reason=str(error), doing=doing))
+            return
+        self._unheard = 0
+
+    async def _take(self, name: str, theirs: Grant | None) -> None:
+        desk, now = self._desks.get(name), self._tools.clock.now()
+        if desk is None or (theirs is not None and theirs.identity != desk.grant.identity):
+            return
+        ours = desk.grant
+        same = theirs is not None and theirs.lineage == ours.lineage
+        if theirs is None or (same and theirs.generation < ours.generation):
+            # Deleted, or brought back from a backup: what would be spent from it is spent already.
+            await self._put_right(name, ours, theirs)
+            return
+        if same and name in self._crew.names(_is_rotation):
+            return
+        self._desks.saved(theirs)
+        desk.held_until, desk.failures = None, 0
+        self._desks.mind(desk)
+        self._alarm.mind(theirs.due_at)
+        if theirs.generation > ours.generation:
+            self._tools.bus.tell(events.Followed(at=now, grant=name, generation=theirs.generation))
+
+    async def _put_right(self, name: str, ours: Grant, theirs: Grant | None) -> None:
+        store, now = self._tools.store, self._tools.clock.now()
+        try:
+            if theirs is None:
+                await store.enrol(ours)
+            else:
+                await store.save(ours, expected=theirs.generation, lease=None, now=now)
+        except Overtaken:
+            return
+        gone = "was deleted from the store" if theirs is None else f"went back to generation {theirs.generation}"
+        text = f"{name}: {gone} by somebody else; put right from memory to generation {ours.generation}"
+        self._tools.bus.tell(events.Warned(at=now, text=text))
 
     # --- the end -----------------------------------------------------------------------------------------------
 

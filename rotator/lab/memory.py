@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -37,6 +37,8 @@ class Shelf:
 
 class MemoryStore:
     """One process at a shelf. After another one took the shelf over, every call of the former raises Unavailable."""
+
+    follows = False
 
     def __init__(self, shelf: Shelf | None = None, *, clock: Clock, dice: Dice) -> None:
         self.shelf = Shelf() if shelf is None else shelf
@@ -138,6 +140,10 @@ class MemoryStore:
         self._unschedule(grant)
         self._raise_high_water(self._clock.now())
         return True
+
+    async def news(self, names: Collection[str]) -> Mapping[str, Grant | None]:
+        """Nobody else writes here."""
+        return {}
 
     def _held(self) -> Shelf:
         # A process that was killed in the story must not go on writing in it.

@@ -72,10 +72,12 @@ class Log(Part):
 
 
 class Timing(Part):
-    """The beats: re-deriving every alarm from the store, and looking at every published target."""
+    """The beats: re-deriving every alarm from the store, looking at every published target, and asking a store that
+    is shared what other daemons saved."""
 
     sweep_every: Span = timedelta(seconds=10)
     verify_every: Span = timedelta(seconds=30)
+    follow_every: Span = timedelta(milliseconds=500)
 
 
 class Limits(Part):

@@ -16,8 +16,9 @@ from rotator.core.grants import Grant, Intent, Kind, Source
 from rotator.core.policy import Moment
 from rotator.core.ports import Store
 from rotator.core.tokens import AccessToken, Secret
-from rotator.drivers import sqlite
+from rotator.drivers import sqlite, vault
 from rotator.lab import memory
+from tests.peers.openbao import OpenBao
 
 NOW = datetime(2027, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 
@@ -119,6 +120,26 @@ class SqliteHarness(Harness):
         return sqlite.SqliteStore(self._path, clock=self.clock, dice=FakeDice())
 
 
+class VaultHarness(Harness):
+    exclusive = False
+
+    def __init__(self, bao: OpenBao) -> None:
+        super().__init__()
+        self._bao = bao
+        self._mount = bao.mount_kv()
+
+    def store(self) -> Store:
+        return vault.VaultStore(
+            self._dial, self._mount, "rotator/state", clock=self.clock, dice=FakeDice(), host="here"
+        )
+
+    def _dial(self) -> vault.Vault:
+        async def token() -> Secret:
+            return Secret(self._bao.token)
+
+        return vault.Vault("default", vault.Address(url=self._bao.url), vault.TokenLogin(token), self.clock)
+
+
 @contextmanager
 def _in_memory(directory: Path) -> Iterator[Harness]:
     yield MemoryHarness()
@@ -129,4 +150,5 @@ def _in_sqlite(directory: Path) -> Iterator[Harness]:
     yield SqliteHarness(directory)
 
 
+#: Those that need nothing but a folder; `openbao` needs a server, which the fixture gives it.
 HARNESSES = {"memory": _in_memory, "sqlite": _in_sqlite}

@@ -7,7 +7,7 @@ die with the process that could have used them.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,8 @@ class SqliteStore:
     ``read_only`` opens without the lock, for a command beside a daemon or without one: it makes nothing of ours, and
     writes raise Unavailable. All calls come from one event loop.
     """
+
+    follows = False
 
     def __init__(self, path: Path, *, clock: Clock, dice: Dice, read_only: bool = False) -> None:
         self._path = path
@@ -155,6 +157,10 @@ class SqliteStore:
     async def retire(self, name: str) -> bool:
         now = self._clock.now()
         return await self._write(lambda connection: rows.retire(connection, name, now))
+
+    async def news(self, names: Collection[str]) -> Mapping[str, Grant | None]:
+        """Nobody else writes here."""
+        return {}
 
     def _drop(self, lease: Lease) -> None:
         if self._is_current(lease, lease.grant):

@@ -13,6 +13,7 @@ from rotator.drivers.vault.login import (
     WrappedAppRoleLogin,
 )
 from rotator.drivers.vault.publisher import KvPublisher, parse_location
+from rotator.drivers.vault.store import VaultStore
 
 __all__ = [
     "Address",
@@ -25,6 +26,7 @@ __all__ = [
     "TokenLogin",
     "UserpassLogin",
     "Vault",
+    "VaultStore",
     "WrappedAppRoleLogin",
     "cabinet",
     "parse_location",
