@@ -67,7 +67,11 @@ def build(plan: Plan, *, log_level: str | None = None) -> Built:
             roster=ConfiguredRoster(plan, system_clock, store.key),
             watcher=watch.InotifyWatcher(),
             supervisor=systemd.Notifier(plan.environ, os.getpid(), clock.monotonic_usec),
-            timing=Timing(sweep_every=settings.timing.sweep_every, verify_every=settings.timing.verify_every),
+            timing=Timing(
+                sweep_every=settings.timing.sweep_every,
+                verify_every=settings.timing.verify_every,
+                follow_every=settings.timing.follow_every,
+            ),
             require=Startup(settings.startup.require),
             reread=reread,
             warnings=plan.warnings,
