@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 import rotator
 from rotator.assembly import plan as plans
+from rotator.assembly import states
 from rotator.assembly.plan import Plan
 from rotator.assembly.roster import ConfiguredRoster
 from rotator.core import events
 from rotator.core.health import Startup
 from rotator.core.ports import Face, Roster
-from rotator.drivers import clock, sqlite, watch
+from rotator.drivers import clock, watch
 from rotator.engine.bus import Bus
 from rotator.engine.daemon import Daemon, Parts
 from rotator.engine.scheduler import Timing
@@ -42,8 +43,8 @@ class Built:
 def build(plan: Plan, *, log_level: str | None = None) -> Built:
     """Every object of one run. Nothing is opened yet; call it inside the event loop."""
     system_clock, dice = clock.SystemClock(), clock.SystemDice()
-    plans.make_state_directory(plan)
-    store = sqlite.SqliteStore(plans.state_path(plan), clock=system_clock, dice=dice)
+    states.make_folder(plan)
+    store = states.store(plan, system_clock, dice)
     bus = Bus(system_clock.now)
     settings = plan.settings
     form = telemetry.choose(settings.log.format, sys.stderr, plan.environ)
@@ -105,7 +106,7 @@ class _LateControl:
 
 
 def control_path(plan: Plan) -> Path:
-    return plans.state_folder(plan) / CONTROL
+    return states.folder(plan) / CONTROL
 
 
 def client(plan: Plan) -> Client:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,7 +10,7 @@ from typing import Any
 
 from rotator import settings
 from rotator.core.errors import BadUsage, Misconfigured
-from rotator.drivers import secrets, sqlite
+from rotator.drivers import secrets
 from rotator.settings import Loaded, Settings
 
 SYSTEM = Path("/etc")
@@ -38,7 +37,9 @@ def read(config: Path | None, environ: Mapping[str, str], *, check: bool = True,
     ``outside`` is for who looks from outside the service: its credentials are not there, which is no problem then."""
     loaded = settings.load(settings.find(environ, config), environ)
     plan = Plan(loaded, environ, config, tuple(loaded.warnings))
-    _only_sqlite(plan)
+    from rotator.assembly import states
+
+    states.check(plan)
     if not check:
         return plan
     from rotator.assembly import roster
@@ -70,31 +71,12 @@ def read(config: Path | None, environ: Mapping[str, str], *, check: bool = True,
     return Plan(loaded, environ, config, tuple(warnings))
 
 
-def _only_sqlite(plan: Plan) -> None:
-    kind = plan.settings.state.url.partition(":")[0]
-    if kind != "sqlite":
-        raise Misconfigured(
-            f"state.url: a {kind} store is not available in this version", mend='write state.url = "sqlite:state.db"'
-        )
-
-
 def span(text: str, option: str) -> timedelta:
     """A duration given on the command line. Raises BadUsage naming the option."""
     try:
         return settings.duration(text)
     except ValueError as error:
         raise BadUsage(f"{option} {error}") from None
-
-
-def state_path(plan: Plan) -> Path:
-    """The database that ``state.url`` names; a relative one lies in the state directory."""
-    named = Path(plan.settings.state.url.removeprefix("sqlite:"))
-    return named if named.is_absolute() else state_directory(plan) / named
-
-
-def state_folder(plan: Plan) -> Path:
-    """Our own private folder, where state, lock and control socket lie."""
-    return sqlite.folder_of(state_path(plan))
 
 
 def state_directory(plan: Plan) -> Path:
@@ -122,26 +104,6 @@ def _directory(plan: Plan, given: str, system: Path, xdg: str, fallback: str) ->
 def _is_system(plan: Plan) -> bool:
     path = plan.loaded.path
     return path is not None and path.resolve().is_relative_to(SYSTEM)
-
-
-def make_state_directory(plan: Plan) -> None:
-    """Make a user's own base folder; one that the system should have given us is not made behind its back."""
-    directory = state_path(plan).parent
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise Misconfigured(
-            f"the state directory {directory} cannot be made: {os.strerror(error.errno or 0)}",
-            mend="create it for the user that runs rotator, or change state.url",
-        ) from None
-
-
-def reset_state(plan: Plan, *, charge_budget: bool) -> Path | None:
-    """Set the stored state aside and begin anew; returns where the old one is kept. Raises Overtaken where a daemon
-    holds it."""
-    from rotator.drivers import clock
-
-    return sqlite.reset(state_path(plan), now=clock.SystemClock().now(), charge_budget=charge_budget)
 
 
 def effective(plan: Plan) -> list[tuple[str, Any, str]]:

@@ -5,20 +5,20 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from rotator.assembly import plan as plans
+from rotator.assembly import states
 from rotator.assembly.plan import Plan
 from rotator.assembly.roster import ConfiguredRoster
 from rotator.core import health, lifecycle
 from rotator.core.errors import BadUsage, Misconfigured, Transient
-from rotator.core.ports import HttpRequest
-from rotator.drivers import clock, sqlite
+from rotator.core.ports import HttpRequest, Store
+from rotator.drivers import clock
 
 NOT_RUNNING = "the daemon does not run; this is what it left"
 LOGIN_LIMIT = 64 << 10
 
 
-def _store(plan: Plan, system_clock: clock.SystemClock) -> sqlite.SqliteStore:
-    return sqlite.SqliteStore(plans.state_path(plan), clock=system_clock, dice=clock.SystemDice(), read_only=True)
+def _store(plan: Plan, system_clock: clock.SystemClock) -> Store:
+    return states.store(plan, system_clock, clock.SystemDice(), read_only=True)
 
 
 async def stored_health(plan: Plan) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def check(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     grants = plan.settings.grants
     targets = sum(len(grant.targets) for grant in grants.values())
     where = plan.loaded.path or "the environment"
-    print(f"{where}: good; {len(grants)} grant(s), {targets} target(s), state in {assembly.state_folder(plan)}")
+    print(f"{where}: good; {len(grants)} grant(s), {targets} target(s), state in {assembly.state_described(plan)}")
     return 0
 
 
@@ -71,7 +71,7 @@ def reset(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         if not sys.stdin.isatty():
             raise BadUsage("state reset asks before it acts, and there is no terminal", mend="add --yes")
         print(
-            f"This sets the state in {assembly.state_folder(plan)} aside; every grant must log in anew.",
+            f"This sets the state in {assembly.state_described(plan)} aside; every grant must log in anew.",
             file=sys.stderr,
         )
         if input("Go on? [y/N] ").strip().lower() not in ("y", "yes"):

@@ -23,7 +23,7 @@ from rotator.drivers.sqlite.reset import reset
 from rotator.drivers.sqlite.room import Reserve
 from rotator.drivers.sqlite.writer import Kind, Writer
 
-__all__ = ["SqliteStore", "folder_of", "holder", "reset"]
+__all__ = ["Lock", "SqliteStore", "folder_of", "holder", "make", "reset"]
 
 T = TypeVar("T")
 

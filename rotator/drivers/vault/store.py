@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from rotator.core import records
 from rotator.core.errors import Overtaken, StateDamaged, Unavailable
@@ -29,11 +29,20 @@ META = "meta"
 STALE = timedelta(days=1)
 
 
+class Lock(Protocol):
+    """See `rotator.drivers.sqlite.Lock`."""
+
+    def take(self, now: datetime) -> None: ...
+
+    def release(self) -> None: ...
+
+
 class VaultStore:
     """The port `ports.Store` at ``mount``/``prefix``.
 
     ``dial`` makes a login of the store's own: a slow target must not hold up a save. ``host`` names this machine:
-    places in its file system are known to its daemons alone. ``read_only`` makes nothing of ours, and writes raise
+    places in its file system are known to its daemons alone. ``lock`` is held while it is open: it keeps a second
+    daemon from our files. ``read_only`` makes nothing of ours, and writes raise
     Unavailable. All calls come from one event loop."""
 
     follows = True
@@ -47,6 +56,7 @@ class VaultStore:
         clock: Clock,
         dice: Dice,
         host: str,
+        lock: Lock | None = None,
         read_only: bool = False,
     ) -> None:
         self._binder = Binder(dial, mount, prefix, clock)
@@ -54,6 +64,7 @@ class VaultStore:
         self._clock = clock
         self._dice = dice
         self._host = host
+        self._lock = lock
         self._read_only = read_only
         self._key: bytes | None = None
         self._meta_at: int | None = None
@@ -65,6 +76,8 @@ class VaultStore:
         """Besides the port's errors: what the login and the policy raise (Refused, Misconfigured)."""
         if self._key is not None:
             return
+        if self._lock is not None:
+            self._lock.take(self._clock.now())
         self._binder.open()
         try:
             self._key, self._meta_at = await self._read_or_make_meta()
@@ -75,6 +88,8 @@ class VaultStore:
     async def close(self) -> None:
         await self._binder.close()
         self._key = None
+        if self._lock is not None:
+            self._lock.release()
 
     async def key(self) -> bytes:
         if self._key is None:
