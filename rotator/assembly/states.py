@@ -18,8 +18,6 @@ from rotator.drivers import sqlite
 if TYPE_CHECKING:
     from rotator.settings import VaultPath
 
-VAULT = "vault:"
-
 
 def store(plan: Plan, clock: Clock, dice: Dice, *, read_only: bool = False) -> Store:
     """The store, not open yet. A daemon's folder is made first (see `make_folder`)."""
@@ -95,5 +93,4 @@ def check(plan: Plan) -> None:
 
 
 def _in_vault(plan: Plan) -> VaultPath | None:
-    url = plan.settings.state.url
-    return settings.vault_entry(url.removeprefix(VAULT)) if url.startswith(VAULT) else None
+    return settings.state_entry(plan.settings.state.url)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import platform
 import sys
@@ -25,8 +26,33 @@ def check(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     grants = plan.settings.grants
     targets = sum(len(grant.targets) for grant in grants.values())
     where = plan.loaded.path or "the environment"
-    print(f"{where}: good; {len(grants)} grant(s), {targets} target(s), state in {assembly.state_described(plan)}")
-    return 0
+    good = f"{where}: good; {len(grants)} grant(s), {targets} target(s), state in {assembly.state_described(plan)}"
+    if not arguments.online:
+        print(json.dumps({"good": True, "warnings": list(plan.warnings)}) if arguments.json else good)
+        return 0
+    from rotator.assembly import online
+
+    findings = asyncio.run(online.check(plan))
+    if arguments.json:
+        shown = [
+            {
+                "check": one.what,
+                "good": one.error is None,
+                "told": one.told,
+                "mend": one.error.mend if one.error else "",
+            }
+            for one in findings
+        ]
+        print(json.dumps({"good": not online.worst(findings), "warnings": list(plan.warnings), "checks": shown}))
+        return online.worst(findings)
+    print(good)
+    for one in findings:
+        print(f"{'ok ' if one.error is None else 'BAD'}  {one.what}: {one.told}")
+        if one.error is not None and one.error.mend:
+            print(f"     to mend it: {one.error.mend}")
+    bad = sum(one.error is not None for one in findings)
+    print(f"{len(findings)} checks, {bad} bad")
+    return online.worst(findings)
 
 
 def show(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:

@@ -109,7 +109,13 @@ def _order_words(commands: _Commands) -> None:
 
 
 def _look_words(commands: _Commands) -> None:
-    _word(commands, "check", "look", "is the configuration good?")
+    check = _word(commands, "check", "look", "is the configuration good?", json=True)
+    check.add_argument(
+        "--online", action="store_true", help="also ask every provider, Vault and target; nothing is spent"
+    )
+    policy = _word(commands, "vault-policy", "vault", "the policies that this configuration needs in Vault")
+    policy.add_argument("--vault", metavar="NAME", help="of [vault.NAME] only (default: of each)")
+    policy.add_argument("--readers", action="store_true", help="for those who read what is published there")
     config = commands.add_parser("config", help="look at the configuration", allow_abbrev=False)
     shows = config.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _word(shows, "show", "look", "the effective configuration with the source of every value", json=True)
@@ -199,7 +205,7 @@ def _grant_word(commands: _Commands, name: str, module: str, text: str) -> argpa
 
 def _late(module: str, name: str) -> Command:
     def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-        command: Command = getattr(import_module(f"rotator.cli.{module}"), name)
+        command: Command = getattr(import_module(f"rotator.cli.{module}"), name.replace("-", "_"))
         return command(arguments, environ)
 
     return run

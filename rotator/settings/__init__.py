@@ -27,7 +27,7 @@ from pydantic import ValidationError
 from rotator.core.errors import Misconfigured
 from rotator.settings import checks, problems, shape, sources
 from rotator.settings.models import AppRole, Auth, Budget, Grant, Limits, Provider, Settings, Target, Vault
-from rotator.settings.values import SecretReference, VaultPath, duration, vault_entry, vault_field
+from rotator.settings.values import SecretReference, VaultPath, duration, state_entry, vault_field
 
 __all__ = [
     "AppRole",
@@ -47,7 +47,7 @@ __all__ = [
     "find",
     "load",
     "references",
-    "vault_entry",
+    "state_entry",
     "vault_field",
 ]
 

@@ -166,6 +166,12 @@ def target_file(raw: str) -> str:
     return normal.replace("//", "/", 1) if normal.startswith("//") else normal
 
 
+def state_entry(url: str) -> VaultPath | None:
+    """Where a state in Vault lies; None for any other."""
+    kind, _, place = url.partition(":")
+    return vault_entry(place) if kind == "vault" else None
+
+
 def vault_entry(raw: object) -> VaultPath:
     """``[NAME:]mount/path``. The API's ``data/`` is no part of it: it is added where the API wants it."""
     if isinstance(raw, VaultPath):

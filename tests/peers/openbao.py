@@ -34,6 +34,8 @@ class OpenBao:
     token: str
     unseal_key: str = ""
     ca_file: Path | None = None
+    # What its audit device writes; only a server on disk has one.
+    audit: Path | None = None
     _mounts: int = field(default=0, repr=False)
 
     @property
@@ -55,6 +57,11 @@ class OpenBao:
         status, answer = _ask(self.port, method, path, body, self.token, {"X-Vault-Wrap-TTL": "60s"})
         assert status == 200, answer
         return str(answer["wrap_info"]["token"])
+
+    def audited(self) -> list[dict[str, Any]]:
+        """The lines of the audit log so far."""
+        assert self.audit is not None
+        return [json.loads(line) for line in self.audit.read_text().splitlines()]
 
     def mount_kv(self) -> str:
         """A fresh KV v2 mount; its name."""
@@ -122,11 +129,14 @@ def raft() -> Iterator[OpenBao]:
             }}
             api_addr      = "http://127.0.0.1:{port}"
             cluster_addr  = "http://127.0.0.1:{cluster_port}"
+            audit "file" "everything" {{
+              options {{ file_path = "{home / "audit.log"}" }}
+            }}
             """
         )
         with _running([f"-config={config}"], home, port):
             told = _ask(port, "POST", "sys/init", {"secret_shares": 1, "secret_threshold": 1}, "")[1]
-            bao = OpenBao(port, told["root_token"], told["keys_base64"][0])
+            bao = OpenBao(port, told["root_token"], told["keys_base64"][0], audit=home / "audit.log")
             bao.unseal()
             yield bao
 

@@ -1,0 +1,118 @@
+"""`rotator check --online`: asks everything that the configuration names whether it is there, and spends nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from rotator.assembly import roster
+from rotator.assembly.plan import Plan
+from rotator.core.errors import Misconfigured, Refused, RotatorError, Unavailable
+from rotator.core.ports import HttpRequest
+from rotator.drivers import clock, files
+
+if TYPE_CHECKING:
+    from rotator.drivers.vault.rights import Right
+
+LIMIT = timedelta(seconds=10)
+LARGEST = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found; ``error`` None where all is well."""
+
+    what: str
+    told: str
+    error: RotatorError | None = None
+
+
+async def check(plan: Plan) -> list[Finding]:
+    """Every check, all at once, in the order of the configuration. Raises nothing for what it finds."""
+    system_clock = clock.SystemClock()
+
+    async def no_key() -> bytes:
+        return b""
+
+    enrolled = roster.ConfiguredRoster(plan, system_clock, no_key)
+    try:
+        asked: list[Awaitable[list[Finding]]] = [
+            _asked(f"provider {name}", _provider(enrolled, name, plan)) for name in _used_providers(plan)
+        ]
+        asked += [_vault(name, plan, system_clock) for name in plan.settings.vault]
+        asked += [_asked(key, _file(publisher)) for key, publisher in roster.files_of(plan)]
+        return [finding for found in await asyncio.gather(*asked) for finding in found]
+    finally:
+        await enrolled.close()
+
+
+def worst(findings: list[Finding]) -> int:
+    """The exit code: what a person must mend before what only waits, 0 where all is well."""
+    codes = {one.error.exit_code for one in findings if one.error is not None}
+    order = (Misconfigured.exit_code, Refused.exit_code, Unavailable.exit_code)
+    return next((code for code in order if code in codes), max(codes, default=0))
+
+
+def _used_providers(plan: Plan) -> list[str]:
+    return sorted({grant.provider for grant in plan.settings.grants.values()})
+
+
+async def _asked(what: str, asking: Awaitable[str]) -> list[Finding]:
+    try:
+        return [Finding(what, await asking)]
+    except RotatorError as error:
+        return [Finding(what, error.what, error)]
+
+
+async def _provider(enrolled: roster.ConfiguredRoster, name: str, plan: Plan) -> str:
+    """A request without credentials: that the endpoint takes no HEAD is an answer like any other."""
+    provider = plan.settings.providers[name]
+    request = HttpRequest("HEAD", provider.token_url, (("accept", "application/json"),))
+    answer = await enrolled.client(provider).send(request, deadline=min(LIMIT, provider.deadline), limit=LARGEST)
+    if answer.status is None:
+        kind = Misconfigured if answer.failure in ("certificate", "proxy") else Unavailable
+        raise kind(
+            f"the token endpoint does not answer: {answer.detail}",
+            mend=f"look at providers.{name}.token_url, ca_file and proxy, and at the way there",
+        )
+    if answer.status >= 500:
+        raise Unavailable(f"the token endpoint answers HTTP {answer.status}", mend="ask the provider, or wait")
+    return f"the token endpoint answers ({'TLS, ' if provider.token_url.startswith('https:') else ''}nothing was spent)"
+
+
+async def _vault(name: str, plan: Plan, system_clock: clock.SystemClock) -> list[Finding]:
+    from rotator.assembly import policies, vaults
+    from rotator.drivers.vault import rights
+
+    what, needed = f"vault {name}", policies.daemon(plan, name)
+    way = vaults.of(name, plan, system_clock)
+    try:
+        missing = {one.path: one for one in await rights.ask_lacking(way, needed, LIMIT)}
+    except RotatorError as error:
+        return [Finding(what, error.what, error)]
+    finally:
+        await way.close()
+    findings = [Finding(what, "logged in")]
+    for one in needed:
+        lack = missing.get(one.path)
+        if lack is None:
+            findings.append(Finding(what, f"{one.path}: {_words(one)}"))
+        else:
+            told = f"{one.path}: {_words(lack)} not allowed"
+            findings.append(Finding(what, told, Refused(told, mend=f"add to the policy: {rights.line(one)}")))
+    return findings
+
+
+def _words(right: Right) -> str:
+    from rotator.drivers.vault import rights
+
+    return ", ".join(one for one in rights.ORDER if one in right.capabilities)
+
+
+async def _file(publisher: files.FilePublisher) -> str:
+    look: Callable[[], None] = publisher.check
+    look()
+    return "its folder can be written"
