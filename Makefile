@@ -27,7 +27,7 @@ faults: $(VENV)/.test
 soak: $(VENV)/.test
 	SEEDS=$(SEEDS) $(BIN)/python -m pytest tests/simulation $(PYTEST)
 	WALKS=5000 FUZZ=5000 $(BIN)/python -m pytest tests/core/test_lifecycle_walks.py tests/drivers/test_oauth_fuzz.py $(PYTEST)
-	FAULTS=all $(BIN)/python -m pytest tests/faults $(PYTEST)
+	FAULTS=all CHAOS_ROUNDS=10 TTL_SECONDS=3600 $(BIN)/python -m pytest tests/faults $(PYTEST)
 
 docs: $(VENV)/.test
 	DOCS=write $(BIN)/python -m pytest -q tests/drivers/test_oauth_document.py tests/simulation/test_crash_points.py

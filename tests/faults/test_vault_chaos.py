@@ -58,12 +58,16 @@ class Trial:
         )
         return str(answer["data"]["data"]["access_token"]) if status == 200 else ""
 
+    def is_empty(self) -> bool:
+        node = self.cluster.active
+        return node is not None and self.cluster.ask(node, "GET", f"{self.mount}/data/oauth/app1/billing")[0] == 404
+
     def is_right(self) -> bool:
         return self.place.raw.read_text() == self.entry()
 
     def wait_right(self, what: str) -> None:
         """Since Vault answers again: how long until the entry holds what the file holds."""
-        self.cluster.wait_active()
+        wait_for(lambda: self.entry() or self.is_empty(), f"an answer of Vault: {what}", within=house.PATIENCE)
         since = time.monotonic()
         wait_for(self.is_right, f"{what}\n{self.place.told()}", within=house.PATIENCE)
         self.found.setdefault(what, []).append(time.monotonic() - since)
