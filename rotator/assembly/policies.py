@@ -12,9 +12,10 @@ from rotator.drivers.vault.rights import Right
 def daemon(plan: Plan, vault: str) -> list[Right]:
     """What the daemon needs of ``[vault.NAME]``: exactly that."""
     needed: list[Right] = []
-    for key, place in _targets(plan):
+    for key, place, kv in _targets(plan):
         if place.name == vault:
-            needed += rights.of_target(place.mount, place.path, key)
+            of = rights.of_target if kv == 2 else rights.of_kv1_target
+            needed += of(place.mount, place.path, key)
     for key, reference in settings.references(plan.settings):
         if reference.kind == "vault":
             place = settings.vault_field(reference.value.get_secret_value())
@@ -29,9 +30,10 @@ def daemon(plan: Plan, vault: str) -> list[Right]:
 def readers(plan: Plan, vault: str) -> dict[str, list[Right]]:
     """For each grant that is published there, what its consumers need."""
     found: dict[str, list[Right]] = {}
-    for key, place in _targets(plan):
+    for key, place, kv in _targets(plan):
         if place.name == vault:
-            found.setdefault(key.split(".")[1], []).extend(rights.of_reader(place.mount, place.path, key))
+            of = rights.of_reader if kv == 2 else rights.of_kv1_reader
+            found.setdefault(key.split(".")[1], []).extend(of(place.mount, place.path, key))
     return {grant: rights.merged(needed) for grant, needed in sorted(found.items())}
 
 
@@ -53,9 +55,9 @@ def text(plan: Plan, vault: str | None, *, for_readers: bool) -> str:
     return "\n".join(parts)
 
 
-def _targets(plan: Plan) -> list[tuple[str, settings.VaultPath]]:
+def _targets(plan: Plan) -> list[tuple[str, settings.VaultPath, int]]:
     return [
-        (f"grants.{name}.targets.{target}", one.vault)
+        (f"grants.{name}.targets.{target}", one.vault.filled(grant=name, provider=grant.provider), one.kv)
         for name, grant in plan.settings.grants.items()
         for target, one in grant.targets.items()
         if one.vault is not None

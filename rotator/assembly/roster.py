@@ -44,14 +44,16 @@ class ConfiguredRoster:
         path = files.parse_location(location)
         if path is not None:
             return files.FilePublisher(path)
-        if not location.startswith("vault:"):
+        if not location.startswith("vault"):
             return None
         from rotator.drivers import vault
 
-        place = vault.parse_location(location)
-        if place is None or place[0] not in self._plan.settings.vault:
-            return None
-        return vault.KvPublisher(self._vault(place[0]), place[1], place[2])
+        kinds = ((vault.parse_location, vault.KvPublisher), (vault.kv1.parse_location, vault.Kv1Publisher))
+        for parse, kind in kinds:
+            place = parse(location)
+            if place is not None and place[0] in self._plan.settings.vault:
+                return kind(self._vault(place[0]), place[1], place[2])
+        return None
 
     async def tend(self) -> None:
         """Renew every Vault login that runs short."""
@@ -100,17 +102,19 @@ class ConfiguredRoster:
                 environ=self._plan.environ,
                 elsewhere=self._read_vault,
             ),
-            targets={target: self._publisher(one) for target, one in grant.targets.items()},
+            targets={target: self._publisher(one, name, grant.provider) for target, one in grant.targets.items()},
             limits=limits(provider),
             fingerprint=described,
         )
 
-    def _publisher(self, target: Target) -> Publisher:
+    def _publisher(self, target: Target, grant: str, provider: str) -> Publisher:
         if target.vault is None:
             return _file(self._plan, target)
         from rotator.drivers import vault
 
-        place = target.vault
+        place = target.vault.filled(grant=grant, provider=provider)
+        if target.kv == 1:
+            return vault.Kv1Publisher(self._vault(place.name), place.mount, place.path, fields=target.fields or None)
         kept = {} if target.max_versions is None else {"max_versions": target.max_versions}
         return vault.KvPublisher(self._vault(place.name), place.mount, place.path, fields=target.fields or None, **kept)
 

@@ -136,10 +136,12 @@ def _of_target(path: Path, target: Target, vaults: Iterable[str]) -> Iterator[Pr
     if len(chosen) != 1:
         yield Problem(path, _exactly_one(("file", "vault"), chosen))
         return
-    strangers = ("fields", "max_versions") if target.file is not None else ("format", "template", "mode", "group")
+    strangers = ("fields", "max_versions", "kv") if target.file is not None else ("format", "template", "mode", "group")
     for key in strangers:
-        if getattr(target, key) not in (None, {}):
+        if getattr(target, key) not in (None, {}, 2):
             yield Problem((*path, key), f"is only for a {'vault' if target.file else 'file'} target; remove it")
+    if target.kv == 1 and target.max_versions is not None:
+        yield Problem((*path, "max_versions"), "is only for a KV version 2 engine, which keeps versions; remove it")
     if target.vault is not None:
         yield from _known_vault((*path, "vault"), target.vault.name, vaults)
         for key, template in target.fields.items():
@@ -168,7 +170,9 @@ def _shared_places(settings: Settings) -> Iterator[Problem]:
     """Two targets that write one place would overwrite each other for ever."""
     seen: dict[str, Path] = {}
     for grant, path, target in targets(settings):
-        place = target.file or (target.vault and str(target.vault))
+        place = target.file
+        if target.vault is not None:
+            place = str(target.vault.filled(grant=grant, provider=settings.grants[grant].provider))
         if place:
             first = seen.setdefault(place, path)
             if first != path:

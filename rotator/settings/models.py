@@ -29,7 +29,7 @@ from rotator.settings.values import (
     TargetFile,
     Text,
     Url,
-    VaultEntry,
+    VaultTemplate,
 )
 
 # RFC 6749 sections 4.1.2.1 and 5.2, and RFC 8628 section 3.5.
@@ -128,14 +128,16 @@ class Budget(Part):
 
 
 class Target(Part):
-    """Where a generation is published: exactly one of ``file`` and ``vault``."""
+    """Where a generation is published: exactly one of ``file`` and ``vault``; ``kv`` is the version of the latter's
+    engine."""
 
     file: TargetFile | None = None
-    vault: VaultEntry | None = None
+    vault: VaultTemplate | None = None
     format: Format | None = None
     template: Annotated[str, Field(min_length=1)] | None = None
     mode: Mode | None = None
     group: Text | None = None
+    kv: Literal[1, 2] = 2
     fields: dict[Text, Text] = Field(default_factory=dict)
     max_versions: int | None = Field(default=None, ge=1, le=100)
 

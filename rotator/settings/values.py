@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -34,6 +34,7 @@ _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*(ms|s|m|h|d)")
 _NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,6})?")
 _MODE = re.compile(r"0?[0-7]{3}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _SEGMENT = re.compile(r"[A-Za-z0-9_.\-]+")
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")
 
@@ -57,6 +58,13 @@ class VaultPath:
 
     def __str__(self) -> str:
         return f"{self.name}:{self.mount}/{self.path}"
+
+    def filled(self, **known: str) -> VaultPath:
+        """With ``{grant}`` and ``{provider}`` in the path replaced by their names."""
+        path = self.path
+        for key, name in known.items():
+            path = path.replace(f"{{{key}}}", name)
+        return replace(self, path=path)
 
 
 def duration(raw: object) -> timedelta:
@@ -172,6 +180,22 @@ def state_entry(url: str) -> VaultPath | None:
     return vault_entry(place) if kind == "vault" else None
 
 
+def vault_template(raw: object) -> VaultPath:
+    """The same, with ``{grant}`` and ``{provider}`` anywhere in the path."""
+    if isinstance(raw, VaultPath) or not isinstance(raw, str):
+        return vault_entry(raw)
+    unknown = set(_PLACEHOLDER.findall(raw)) - {"grant", "provider"}
+    if unknown:
+        raise ValueError("knows only {grant} and {provider} in braces")
+    # They stand for names, which are well-formed segments themselves.
+    vault_entry(_PLACEHOLDER.sub("name", raw))
+    name, colon, rest = raw.rpartition(":")
+    mount, _, path = rest.partition("/")
+    if "{" in mount or (colon and "{" in name):
+        raise ValueError("may have {grant} and {provider} in the path only, after the mount")
+    return VaultPath(name or "default", mount, path)
+
+
 def vault_entry(raw: object) -> VaultPath:
     """``[NAME:]mount/path``. The API's ``data/`` is no part of it: it is added where the API wants it."""
     if isinstance(raw, VaultPath):
@@ -268,7 +292,7 @@ Proxy = Annotated[str, AfterValidator(proxy), PlainSerializer(shown_url)]
 StoreUrl = Annotated[str, AfterValidator(store_url)]
 AbsolutePath = Annotated[Path, PlainValidator(absolute)]
 TargetFile = Annotated[Text, AfterValidator(target_file)]
-VaultEntry = Annotated[VaultPath, PlainValidator(vault_entry), PlainSerializer(spelt)]
+VaultTemplate = Annotated[VaultPath, PlainValidator(vault_template), PlainSerializer(spelt)]
 Reference = Annotated[SecretReference, PlainValidator(reference), PlainSerializer(shown)]
 Mount = Annotated[Text, AfterValidator(mount)]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]

@@ -143,6 +143,38 @@ class VaultHarness(Harness):
             asyncio.run(login.close())
 
 
+class Kv1Harness(Harness):
+    """A KV v1 entry. It has no versions: what was written is counted in the audit log."""
+
+    tells_generation = True
+
+    def __init__(self, bao: OpenBao) -> None:
+        self._bao = bao
+        self._mount = bao.mount_kv1()
+
+    def publisher(self) -> Publisher:
+        async def token() -> Secret:
+            return Secret(self._bao.token)
+
+        address = vault.Address(url=self._bao.url)
+        login = vault.Vault("default", address, vault.TokenLogin(token), SystemClock())
+        return vault.Kv1Publisher(login, self._mount, "oauth/billing")
+
+    def read(self) -> str | None:
+        status, answer = self._bao.ask("GET", f"{self._mount}/oauth/billing")
+        return None if status == 404 else str(answer["data"]["access_token"])
+
+    def stamp(self) -> object:
+        asked = [line["request"] for line in self._bao.audited() if line["type"] == "request"]
+        return sum(one["path"].startswith(self._mount) and one["operation"] != "read" for one in asked)
+
+    def scribble(self) -> None:
+        self._bao.do("POST", f"{self._mount}/oauth/billing", {"access_token": "scribbled"})
+
+    def clear(self) -> None:
+        self._bao.do("DELETE", f"{self._mount}/oauth/billing")
+
+
 def _vault(fields: Mapping[str, str] | None = None) -> Callable[[Path], AbstractContextManager[Harness]]:
     @contextmanager
     def make(scratch: Path) -> Iterator[Harness]:

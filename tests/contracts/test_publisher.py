@@ -15,8 +15,11 @@ from tests.contracts import publishers
 from tests.contracts.publishers import NOW, Harness, publication
 
 
-@pytest.fixture(params=publishers.HARNESSES)
+@pytest.fixture(params=[*publishers.HARNESSES, "vault-kv1"])
 def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Harness]:
+    if request.param == "vault-kv1":
+        yield publishers.Kv1Harness(request.getfixturevalue("raft_bao"))
+        return
     with publishers.HARNESSES[request.param](tmp_path) as made:
         yield made
 

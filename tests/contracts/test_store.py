@@ -18,18 +18,9 @@ from rotator.core.ports import Delivery, Store
 from rotator.core.tokens import Secret
 from tests.contracts import stores
 from tests.contracts.stores import NOW, Harness, granted, intent, new
-from tests.peers import openbao
-from tests.peers.openbao import OpenBao
 
 LEASE = timedelta(seconds=45)
 SECOND = timedelta(seconds=1)
-
-
-@pytest.fixture(scope="session")
-def raft_bao() -> Iterator[OpenBao]:
-    """An OpenBao with integrated storage; each story takes a mount of its own."""
-    with openbao.raft() as server:
-        yield server
 
 
 @pytest.fixture(params=[*stores.HARNESSES, "openbao"])

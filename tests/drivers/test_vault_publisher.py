@@ -320,6 +320,13 @@ def test_a_mount_that_deletes_sooner_than_tokens_expire_is_written_to_again_in_t
     assert shelf.meta()["current_version"] == 2
 
 
+def test_a_mount_of_version_2_is_not_written_as_version_1(shelf: Shelf) -> None:
+    publisher = vault.Kv1Publisher(connect(shelf.bao), shelf.mount, PATH)
+
+    with pytest.raises(errors.Misconfigured, match=r"is a KV v2 mount of Vault default; remove kv = 1"):
+        asyncio.run(publisher.settle(publication(), NOW))
+
+
 def test_a_mount_of_version_1_gets_no_token(shelf: Shelf) -> None:
     shelf.bao.do("POST", f"sys/mounts/{shelf.mount}-old", {"type": "kv", "options": {"version": "1"}})
     old = Shelf(shelf.bao, f"{shelf.mount}-old")

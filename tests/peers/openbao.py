@@ -72,6 +72,13 @@ class OpenBao:
         wait(lambda: self.ask("GET", f"{name}/data/none")[0] == 404, f"the mount {name}")
         return name
 
+    def mount_kv1(self) -> str:
+        """A fresh KV v1 mount; its name."""
+        self._mounts += 1
+        name = f"kvone{self._mounts}"
+        self.do("POST", f"sys/mounts/{name}", {"type": "kv", "options": {"version": "1"}})
+        return name
+
     def app_role(self, name: str, policy: str = "", **settings: object) -> tuple[str, str]:
         """A role with the given policy text; its role_id and a fresh secret_id."""
         self.ask("POST", "sys/auth/approle", {"type": "approle"})

@@ -268,6 +268,24 @@ BAD = [
         for path in ("secret", "/secret/a", "secret/a/", "secret/../a", "secret/a#field", "A B:secret/a")
     ),
     (
+        TARGET + 'vault = "secret/{client}/a"\n' + VAULT,
+        "rotator.toml:6: grants.billing.targets.app.vault knows only {grant} and {provider} in braces",
+    ),
+    (
+        TARGET + 'vault = "{grant}/a"\n' + VAULT,
+        "rotator.toml:6: grants.billing.targets.app.vault may have {grant} and {provider} in the path only, after the "
+        "mount",
+    ),
+    (
+        TARGET + 'vault = "secret/a"\nkv = 1\nmax_versions = 2\n' + VAULT,
+        "rotator.toml:8: grants.billing.targets.app.max_versions is only for a KV version 2 engine, which keeps "
+        "versions; remove it",
+    ),
+    (
+        TARGET + 'file = "a"\nkv = 1\n',
+        "rotator.toml:7: grants.billing.targets.app.kv is only for a vault target; remove it",
+    ),
+    (
         TARGET + 'vault = "inner:secret/a"\n' + VAULT,
         "rotator.toml:6: grants.billing.targets.app.vault needs the Vault 'inner', which is not configured; "
         "add [vault.inner] with address, auth",

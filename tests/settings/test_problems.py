@@ -17,6 +17,7 @@ from tests.settings.world import GRANT, PROVIDER, TARGET, VAULT, lines, load
         ('file = "billing/token"', 'file = "billing/./x/../token"'),
         ('file = "/run/token"', 'file = "//run/token"'),
         ('vault = "secret/a"', 'vault = "default:secret/a"'),
+        ('vault = "secret/{grant}/{provider}"', 'vault = "secret/billing/omnifund"'),
     ],
 )
 def test_two_targets_may_not_write_one_place(tmp_path: Path, first: str, second: str) -> None:

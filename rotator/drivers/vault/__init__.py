@@ -1,7 +1,8 @@
 """HashiCorp Vault and OpenBao: one login, and what uses it. hvac lives here alone, imported at the first call."""
 
-from rotator.drivers.vault import cabinet
+from rotator.drivers.vault import cabinet, kv1
 from rotator.drivers.vault.client import Address, Vault
+from rotator.drivers.vault.kv1 import Kv1Publisher
 from rotator.drivers.vault.login import (
     AppRoleLogin,
     CertificateLogin,
@@ -20,6 +21,7 @@ __all__ = [
     "AppRoleLogin",
     "CertificateLogin",
     "JwtLogin",
+    "Kv1Publisher",
     "KvPublisher",
     "Login",
     "TokenFileLogin",
@@ -29,5 +31,6 @@ __all__ = [
     "VaultStore",
     "WrappedAppRoleLogin",
     "cabinet",
+    "kv1",
     "parse_location",
 ]

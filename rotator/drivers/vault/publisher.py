@@ -175,7 +175,7 @@ class KvPublisher:
         if told and (told.get("type"), version, told.get("path")) != ("kv", "2", f"{self._mount}/"):
             raise Misconfigured(
                 f"{self._mount} is no KV v2 mount of Vault {self._vault.name}",
-                mend=f"name one, or upgrade it: bao kv enable-versioning {self._mount}",
+                mend=f"write kv = 1 beside it for a KV v1 mount, or upgrade it: bao kv enable-versioning {self._mount}",
             )
 
     def _look_at_mount(self, client: hvac.Client) -> dict[str, Any]:

@@ -40,6 +40,14 @@ def of_reader(mount: str, path: str, why: str) -> list[Right]:
     return [Right(f"{mount}/data/{path}", frozenset({"read"}), why)]
 
 
+def of_kv1_target(mount: str, path: str, why: str) -> list[Right]:
+    return [Right(f"{mount}/{path}", frozenset({"create", "update", "read", "delete"}), why)]
+
+
+def of_kv1_reader(mount: str, path: str, why: str) -> list[Right]:
+    return [Right(f"{mount}/{path}", frozenset({"read"}), why)]
+
+
 def of_state(mount: str, prefix: str) -> list[Right]:
     """Nobody but daemons may read here: refresh tokens stand in it."""
     return [
