@@ -25,6 +25,7 @@ from rotator.engine.scheduler import Timing
 from rotator.frontends import systemd, telemetry
 
 if TYPE_CHECKING:
+    from rotator.assembly.discovery import Discovery
     from rotator.frontends.control import Client
 
 CONTROL = "control"
@@ -56,7 +57,23 @@ def build(plan: Plan, *, log_level: str | None = None) -> Built:
 
     async def reread() -> Roster:
         fresh = plans.read(plan.config, plan.environ)
-        return ConfiguredRoster(fresh, system_clock, store.key)
+        return ConfiguredRoster(fresh, system_clock, store.key, discovered(fresh))
+
+    discovery: Discovery | None = None
+
+    def discovered(fresh: Plan) -> Discovery | None:
+        """One object over all reloads: what it knows of Vault outlives them."""
+        nonlocal discovery
+        if discovery is not None:
+            discovery.use(fresh)
+        elif fresh.settings.discovery.vault is not None:
+            from rotator.assembly.discovery import Discovery
+
+            discovery = Discovery(fresh, system_clock, warn, lambda: daemon.hang_up(), lambda name: daemon.retire(name))
+        return discovery
+
+    def warn(text: str) -> None:
+        bus.tell(events.Warned(at=system_clock.now(), text=text))
 
     daemon = Daemon(
         Parts(
@@ -65,7 +82,7 @@ def build(plan: Plan, *, log_level: str | None = None) -> Built:
             dice=dice,
             store=store,
             bus=bus,
-            roster=ConfiguredRoster(plan, system_clock, store.key),
+            roster=ConfiguredRoster(plan, system_clock, store.key, discovered(plan)),
             watcher=watch.InotifyWatcher(),
             supervisor=systemd.Notifier(plan.environ, os.getpid(), clock.monotonic_usec),
             timing=Timing(

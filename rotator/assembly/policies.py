@@ -21,6 +21,9 @@ def daemon(plan: Plan, vault: str) -> list[Right]:
             place = settings.vault_field(reference.value.get_secret_value())
             if place.name == vault:
                 needed += rights.of_reader(place.mount, place.path, key)
+    discovery = plan.settings.discovery.vault
+    if discovery is not None and discovery.prefix.name == vault:
+        needed += rights.of_folder(discovery.prefix.mount, discovery.prefix.path, "discovery.vault")
     state = settings.state_entry(plan.settings.state.url)
     if state is not None and state.name == vault:
         needed += rights.of_state(state.mount, state.path)

@@ -20,6 +20,7 @@ from rotator.drivers.secrets import Reference
 from rotator.settings import Grant, Provider, SecretReference, Target
 
 if TYPE_CHECKING:
+    from rotator.assembly.discovery import Discovery
     from rotator.drivers.vault import Vault
 
 Key = Callable[[], Awaitable[bytes]]
@@ -27,15 +28,18 @@ Key = Callable[[], Awaitable[bytes]]
 
 class ConfiguredRoster:
     """The port `ports.Roster` over one reading of the configuration. One HTTP client for each way out (CA, proxy)
-    and one login for each Vault; both are made when they are first needed."""
+    and one login for each Vault; both are made when they are first needed. ``discovery`` adds what it has found so far,
+    and is tended with the rest; it outlives a roster."""
 
-    def __init__(self, plan: Plan, clock: Clock, key: Key) -> None:
+    def __init__(self, plan: Plan, clock: Clock, key: Key, discovery: Discovery | None = None) -> None:
         self._plan = plan
+        self._discovery = discovery
         self._clock = clock
         self._key = key
         self._clients: dict[tuple[object, ...], http.HttpxClient] = {}
         self._vaults: dict[str, Vault] = {}
-        self._enrolments = {name: self._enrol(name, grant) for name, grant in plan.settings.grants.items()}
+        grants = {**(discovery.grants if discovery is not None else {}), **plan.settings.grants}
+        self._enrolments = {name: self._enrol(name, grant) for name, grant in grants.items()}
 
     def enrolments(self) -> Mapping[str, Enrolment]:
         return self._enrolments
@@ -57,6 +61,8 @@ class ConfiguredRoster:
 
     async def tend(self) -> None:
         """Renew every Vault login that runs short."""
+        if self._discovery is not None:
+            await self._discovery.tend(self._enrolments)
         for vault in list(self._vaults.values()):
             try:
                 await vault.renew_if_short()

@@ -3,12 +3,14 @@
 ::
 
     values     one value as people write it: "30s", "0640", { file = … }
+    entries    … and where something stands in a Vault
     models     the tables, their keys and defaults
     shape      the models as a tree of keys
     places     on which line of a TOML text a key stands
     sources    environment over file over presets, merged, with the origin of each value
     problems   every error in words
     checks     what ties tables together
+    discovered a grant that stands in Vault, checked like a table
 
 In the environment `grants.billing.client_id` is ``ROTATOR_GRANTS__BILLING__CLIENT_ID``.
 """
@@ -25,9 +27,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from rotator.core.errors import Misconfigured
-from rotator.settings import checks, problems, shape, sources
+from rotator.settings import checks, discovered, problems, shape, sources
+from rotator.settings.entries import VaultPath, state_entry, vault_field
 from rotator.settings.models import AppRole, Auth, Budget, Grant, Limits, Provider, Settings, Target, Vault
-from rotator.settings.values import SecretReference, VaultPath, duration, state_entry, vault_field
+from rotator.settings.values import SecretReference, duration
 
 __all__ = [
     "AppRole",
@@ -42,6 +45,7 @@ __all__ = [
     "Target",
     "Vault",
     "VaultPath",
+    "discovered",
     "duration",
     "effective",
     "find",
@@ -110,7 +114,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Loaded:
     if settings is None or lines:
         raise Misconfigured("\n".join(dict.fromkeys(lines)))
     warnings = [problem.line(layers) for problem in checks.warnings(settings)]
-    if not settings.grants:
+    if not settings.grants and settings.discovery.vault is None:
         warnings.append("no grant is configured; add [grants.NAME] with provider and client_id")
     return Loaded(settings, path, layers.sources(), tuple(warnings))
 

@@ -13,10 +13,11 @@ from urllib.parse import urlsplit
 from rotator.core.errors import Misconfigured
 from rotator.core.policy import Reuse
 from rotator.core.publication import Format, fill
+from rotator.settings.entries import vault_entry, vault_field
 from rotator.settings.models import Auth, Grant, Provider, Settings, Target, Vault
 from rotator.settings.problems import Problem, suggest
 from rotator.settings.shape import Path, dotted
-from rotator.settings.values import SecretReference, vault_entry, vault_field, written
+from rotator.settings.values import SecretReference, written
 
 # A template is tried with these names; their values do not matter.
 TEMPLATE_FIELDS = (
@@ -49,9 +50,24 @@ def problems(settings: Settings, names: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(path, "cannot be kept in a Vault itself; use { file = … } or { credential = … }")
         elif reference.kind == "vault":
             yield from _known_vault(path, vault_field(reference.value.get_secret_value()).name, vaults)
+    discovery = settings.discovery.vault
+    if discovery is not None:
+        yield from _known_vault(("discovery", "vault", "prefix"), discovery.prefix.name, vaults)
+        if discovery.provider is not None and discovery.provider not in providers:
+            path = ("discovery", "vault", "provider")
+            yield Problem(path, f"names no known provider; {suggest(discovery.provider, providers)}")
     kind, _, place = settings.state.url.partition(":")
     if kind == "vault":
         yield from _known_vault(("state", "url"), vault_entry(place).name, vaults)
+
+
+def of_grant(settings: Settings, name: str, grant: Grant) -> Iterator[Problem]:
+    """What is wrong with one more grant, given what is configured."""
+    yield from _of_grant(("grants", name), grant, settings.providers, settings.providers)
+    for target_name, target in grant.targets.items():
+        yield from _of_target(("grants", name, "targets", target_name), target, settings.vault)
+    more = settings.model_copy(update={"grants": {**settings.grants, name: grant}})
+    yield from _shared_places(more)
 
 
 def _table(names: Mapping[str, Any], key: str) -> Iterable[str]:

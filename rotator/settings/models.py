@@ -29,6 +29,7 @@ from rotator.settings.values import (
     TargetFile,
     Text,
     Url,
+    VaultFolder,
     VaultTemplate,
 )
 
@@ -234,6 +235,22 @@ class Vault(Part):
     auth: Auth
 
 
+class VaultDiscovery(Part):
+    """Grants that stand under a prefix in Vault, one entry each. The rest is for entries that do not say it
+    themselves; ``{grant}`` and ``{provider}`` stand for the names."""
+
+    prefix: VaultFolder
+    provider: Text | None = None
+    file: Text | None = None
+    vault: VaultTemplate | None = None
+
+
+class Discovery(Part):
+    """Where else grants come from."""
+
+    vault: VaultDiscovery | None = None
+
+
 class Settings(BaseSettings):
     """The whole configuration. Made by `rotator.settings.load`; it never reads the environment by itself."""
 
@@ -248,6 +265,7 @@ class Settings(BaseSettings):
     providers: dict[ProviderName, Provider] = Field(default_factory=dict)
     grants: dict[Name, Grant] = Field(default_factory=dict)
     vault: dict[Name, Vault] = Field(default_factory=dict)
+    discovery: Discovery = Field(default_factory=Discovery)
 
     @classmethod
     def settings_customise_sources(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +18,8 @@ from pydantic import AfterValidator, PlainSerializer, PlainValidator, SecretStr,
 from pydantic_core import PydanticCustomError
 
 from rotator.core.tokens import MASK
+from rotator.settings import entries
+from rotator.settings.entries import VaultPath
 
 # Ten years: longer than anything kept fresh, and far below what timedelta can hold.
 LONGEST = timedelta(days=3650)
@@ -28,14 +30,13 @@ UNITS = {
     "h": timedelta(hours=1),
     "d": timedelta(days=1),
 }
+NAME = "[a-z0-9_]+"
 KINDS = ("credential", "file", "env", "vault")
 
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*(ms|s|m|h|d)")
 _NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,6})?")
 _MODE = re.compile(r"0?[0-7]{3}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
-_SEGMENT = re.compile(r"[A-Za-z0-9_.\-]+")
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")
 
 
@@ -45,26 +46,6 @@ class SecretReference:
 
     kind: str
     value: SecretStr
-
-
-@dataclass(frozen=True, slots=True)
-class VaultPath:
-    """``[NAME:]mount/path[#field]``: an entry of a KV version 2 engine of ``[vault.NAME]``."""
-
-    name: str
-    mount: str
-    path: str
-    field: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.name}:{self.mount}/{self.path}"
-
-    def filled(self, **known: str) -> VaultPath:
-        """With ``{grant}`` and ``{provider}`` in the path replaced by their names."""
-        path = self.path
-        for key, name in known.items():
-            path = path.replace(f"{{{key}}}", name)
-        return replace(self, path=path)
 
 
 def duration(raw: object) -> timedelta:
@@ -149,7 +130,7 @@ def store_url(raw: str) -> str:
     if kind not in ("sqlite", "postgresql", "vault") or not colon or not rest or _CONTROL.search(raw):
         raise ValueError('must be "sqlite:FILE", "postgresql://HOST/DATABASE" or "vault:[NAME:]MOUNT/PATH"')
     if kind == "vault":
-        vault_entry(rest)
+        entries.vault_entry(rest)
     if kind == "postgresql" and re.search(r"//[^/@]*:[^/]*@|[?&]password=", rest):
         raise ValueError("must not hold a password; put it into a file that ?passfile=/… or PGPASSFILE names")
     return raw
@@ -172,62 +153,6 @@ def target_file(raw: str) -> str:
     if normal.split("/", 1)[0] == "..":
         raise ValueError("must not lead out of the runtime directory; write an absolute path")
     return normal.replace("//", "/", 1) if normal.startswith("//") else normal
-
-
-def state_entry(url: str) -> VaultPath | None:
-    """Where a state in Vault lies; None for any other."""
-    kind, _, place = url.partition(":")
-    return vault_entry(place) if kind == "vault" else None
-
-
-def vault_template(raw: object) -> VaultPath:
-    """The same, with ``{grant}`` and ``{provider}`` anywhere in the path."""
-    if isinstance(raw, VaultPath) or not isinstance(raw, str):
-        return vault_entry(raw)
-    unknown = set(_PLACEHOLDER.findall(raw)) - {"grant", "provider"}
-    if unknown:
-        raise ValueError("knows only {grant} and {provider} in braces")
-    # They stand for names, which are well-formed segments themselves.
-    vault_entry(_PLACEHOLDER.sub("name", raw))
-    name, colon, rest = raw.rpartition(":")
-    mount, _, path = rest.partition("/")
-    if "{" in mount or (colon and "{" in name):
-        raise ValueError("may have {grant} and {provider} in the path only, after the mount")
-    return VaultPath(name or "default", mount, path)
-
-
-def vault_entry(raw: object) -> VaultPath:
-    """``[NAME:]mount/path``. The API's ``data/`` is no part of it: it is added where the API wants it."""
-    if isinstance(raw, VaultPath):
-        return raw
-    if not isinstance(raw, str):
-        raise ValueError('must be text such as "secret/oauth/billing"')
-    name, colon, rest = raw.rpartition(":")
-    segments = rest.split("/")
-    well_formed = all(_SEGMENT.fullmatch(segment) and segment not in (".", "..") for segment in segments)
-    if (colon and not re.fullmatch(r"[a-z0-9_]+", name)) or len(segments) < 2 or not well_formed:
-        raise ValueError('must be "[NAME:]mount/path", such as "secret/oauth/billing", without / at either end')
-    if segments[1] == "data":
-        raise ValueError('must not have "data/" in it: write mount/path, such as "secret/oauth/billing"')
-    return VaultPath(name or "default", segments[0], "/".join(segments[1:]))
-
-
-def mount(raw: str) -> str:
-    """The path of an auth method, such as "approle" or "team/approle"; ``auth/`` is no part of it."""
-    if not all(_SEGMENT.fullmatch(segment) and segment not in (".", "..") for segment in raw.split("/")):
-        raise ValueError('must be the path of an auth method, such as "approle", without / at either end')
-    if raw.startswith("auth/"):
-        raise ValueError(f'must not have "auth/" in it: write {raw.removeprefix("auth/")}')
-    return raw
-
-
-def vault_field(raw: str) -> VaultPath:
-    """``[NAME:]mount/path#field``."""
-    place, hash_sign, field = raw.partition("#")
-    if not hash_sign or _SEGMENT.fullmatch(field) is None:
-        raise ValueError('must be "[NAME:]mount/path#field"')
-    entry = vault_entry(place)
-    return VaultPath(entry.name, entry.mount, entry.path, field)
 
 
 def reference(raw: object) -> SecretReference:
@@ -267,7 +192,7 @@ def _check_place(kind: str, value: str) -> None:
         raise ValueError("must name its environment variable: letters, digits and _")
     if kind == "vault":
         try:
-            vault_field(value)
+            entries.vault_field(value)
         except ValueError as error:
             raise ValueError(f"as a vault reference {error}") from None
 
@@ -280,10 +205,6 @@ def octal(bits: int) -> str:
     return f"{bits:04o}"
 
 
-def spelt(path: VaultPath) -> str:
-    return str(path)
-
-
 Duration = Annotated[timedelta, PlainValidator(duration), PlainSerializer(written)]
 Span = Annotated[timedelta, PlainValidator(positive), PlainSerializer(written)]
 Mode = Annotated[int, PlainValidator(mode), PlainSerializer(octal)]
@@ -292,8 +213,9 @@ Proxy = Annotated[str, AfterValidator(proxy), PlainSerializer(shown_url)]
 StoreUrl = Annotated[str, AfterValidator(store_url)]
 AbsolutePath = Annotated[Path, PlainValidator(absolute)]
 TargetFile = Annotated[Text, AfterValidator(target_file)]
-VaultTemplate = Annotated[VaultPath, PlainValidator(vault_template), PlainSerializer(spelt)]
+VaultFolder = Annotated[VaultPath, PlainValidator(entries.vault_folder), PlainSerializer(entries.spelt)]
+VaultTemplate = Annotated[VaultPath, PlainValidator(entries.vault_template), PlainSerializer(entries.spelt)]
 Reference = Annotated[SecretReference, PlainValidator(reference), PlainSerializer(shown)]
-Mount = Annotated[Text, AfterValidator(mount)]
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
+Mount = Annotated[Text, AfterValidator(entries.mount)]
+Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
 ProviderName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_\-]+$")]

@@ -49,6 +49,15 @@ def read(client: hvac.Client, mount: str, path: str) -> Version | None:
     return version, str(created), data
 
 
+def read_if_there(client: hvac.Client, mount: str, path: str) -> dict[str, Any] | None:
+    """The data of the current version; None where there is no entry, or its version was deleted."""
+    try:
+        found = read(client, mount, path)
+    except StateDamaged:
+        return None
+    return None if found is None else dict(found[2])
+
+
 def write(client: hvac.Client, mount: str, path: str, data: Mapping[str, str], version: int) -> tuple[int, str] | None:
     """Check-and-set: the new version and its birth; None where ``version`` is not the current one.
 

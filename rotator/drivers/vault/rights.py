@@ -48,6 +48,14 @@ def of_kv1_reader(mount: str, path: str, why: str) -> list[Right]:
     return [Right(f"{mount}/{path}", frozenset({"read"}), why)]
 
 
+def of_folder(mount: str, prefix: str, why: str) -> list[Right]:
+    """To find entries, and read each."""
+    return [
+        Right(f"{mount}/metadata/{prefix}/", frozenset({"list"}), why),
+        Right(f"{mount}/data/{prefix}/*", frozenset({"read"}), why),
+    ]
+
+
 def of_state(mount: str, prefix: str) -> list[Right]:
     """Nobody but daemons may read here: refresh tokens stand in it."""
     return [
