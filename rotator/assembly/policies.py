@@ -24,6 +24,9 @@ def daemon(plan: Plan, vault: str) -> list[Right]:
     discovery = plan.settings.discovery.vault
     if discovery is not None and discovery.prefix.name == vault:
         needed += rights.of_folder(discovery.prefix.mount, discovery.prefix.path, "discovery.vault")
+    seal = plan.settings.state.seal
+    if seal is not None and seal.transit is not None and seal.transit.name == vault:
+        needed += rights.of_transit(seal.transit.mount, seal.transit.path)
     state = settings.state_entry(plan.settings.state.url)
     if state is not None and state.name == vault:
         needed += rights.of_state(state.mount, state.path)

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rotator import settings
 from rotator.assembly import plan as plans
 from rotator.assembly.plan import Plan
 from rotator.core.errors import BadUsage, Misconfigured
 from rotator.core.ports import Clock, Dice, Store
+from rotator.core.tokens import Secret
 from rotator.drivers import clock as clocks
-from rotator.drivers import sqlite
+from rotator.drivers import secrets, sqlite
 
 if TYPE_CHECKING:
-    from rotator.settings import VaultPath
+    from rotator.drivers.seal import Seal
+    from rotator.drivers.vault import Vault
+    from rotator.settings import SecretReference, VaultPath
+
+T = TypeVar("T")
 
 
 def store(plan: Plan, clock: Clock, dice: Dice, *, read_only: bool = False) -> Store:
     """The store, not open yet. A daemon's folder is made first (see `make_folder`)."""
     place = _in_vault(plan)
     if place is None:
-        return sqlite.SqliteStore(path(plan), clock=clock, dice=dice, read_only=read_only)
+        return _sqlite(plan, clock, dice, read_only=read_only)
     from rotator.assembly import vaults
     from rotator.drivers import vault
 
@@ -33,6 +40,59 @@ def store(plan: Plan, clock: Clock, dice: Dice, *, read_only: bool = False) -> S
         lambda: vaults.of(place.name, plan, clock), place.mount, place.path, clock=clock, dice=dice,
         host=platform.node(), lock=lock, read_only=read_only,
     )  # fmt: skip
+
+
+def _sqlite(plan: Plan, clock: Clock, dice: Dice, *, read_only: bool = False) -> sqlite.SqliteStore:
+    return sqlite.SqliteStore(path(plan), clock=clock, dice=dice, seal=_seal(plan, clock), read_only=read_only)
+
+
+def _seal(plan: Plan, clock: Clock) -> Seal | None:
+    shape = plan.settings.state.seal
+    if shape is None:
+        return None
+    from rotator.drivers import seal
+
+    former = None if shape.former is None else _reader(plan, shape.former, "state.seal.former")
+    if shape.key is not None:
+        return seal.with_key(_reader(plan, shape.key, "state.seal.key"), former)
+    assert shape.transit is not None  # noqa: S101 (the settings know that it is one of two)
+    from rotator.assembly import vaults
+    from rotator.drivers.vault import transit
+
+    place = shape.transit
+
+    async def asked(do: Callable[[Vault], Awaitable[T]]) -> T:
+        """At a start only: a login of its own, which ends with the answer."""
+        way = vaults.of(place.name, plan, clock)
+        try:
+            return await do(way)
+        finally:
+            await way.close()
+
+    return seal.with_data_key(
+        lambda: asked(lambda way: transit.make(way, place.mount, place.path)),
+        lambda wrapped: asked(lambda way: transit.unwrap(way, place.mount, place.path, wrapped)),
+        former,
+    )
+
+
+def _reader(plan: Plan, shape: SecretReference, key: str) -> Callable[[], Awaitable[Secret]]:
+    reference = secrets.Reference(shape.kind, Secret(shape.value.get_secret_value()), key)
+    return lambda: asyncio.to_thread(secrets.read, reference, plan.environ)
+
+
+async def rekey(plan: Plan) -> int:
+    """Write every stored record under the seal as configured, while no daemon runs; how many. Raises Overtaken where
+    one does."""
+    if plan.settings.state.seal is None or _in_vault(plan) is not None:
+        raise BadUsage("state.seal is not set, so there is nothing to seal", mend="see state.seal in the configuration")
+    clock, dice = clocks.SystemClock(), clocks.SystemDice()
+    store = _sqlite(plan, clock, dice)
+    await store.open()
+    try:
+        return await store.seal_anew()
+    finally:
+        await store.close()
 
 
 def described(plan: Plan) -> str:

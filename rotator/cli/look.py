@@ -110,6 +110,16 @@ def reset(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return 0
 
 
+def rekey(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Every record under the key that is configured now; killed half-way, all are as they were."""
+    from rotator import assembly
+
+    plan = assembly.read(arguments.config, environ)
+    count = asyncio.run(assembly.rekey(plan))
+    print(f"{count} grant(s) sealed anew; state.seal.former is not needed any more", file=sys.stderr)
+    return 0
+
+
 def version(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     print(f"rotator {rotator.__version__} (Python {platform.python_version()})")
     return 0

@@ -128,6 +128,7 @@ def _look_words(commands: _Commands) -> None:
         action="store_true",
         help="do not count the password budget as spent (default: it counts as spent for its whole window)",
     )
+    _word(commands, "rekey", "look", "write the stored state anew under state.seal as it is configured now")
     _word(commands, "version", "look", "print the version", config=False)
 
 

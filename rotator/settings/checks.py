@@ -50,6 +50,7 @@ def problems(settings: Settings, names: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(path, "cannot be kept in a Vault itself; use { file = … } or { credential = … }")
         elif reference.kind == "vault":
             yield from _known_vault(path, vault_field(reference.value.get_secret_value()).name, vaults)
+    yield from _of_seal(settings, vaults)
     discovery = settings.discovery.vault
     if discovery is not None:
         yield from _known_vault(("discovery", "vault", "prefix"), discovery.prefix.name, vaults)
@@ -59,6 +60,22 @@ def problems(settings: Settings, names: Mapping[str, Any]) -> Iterator[Problem]:
     kind, _, place = settings.state.url.partition(":")
     if kind == "vault":
         yield from _known_vault(("state", "url"), vault_entry(place).name, vaults)
+
+
+def _of_seal(settings: Settings, vaults: Iterable[str]) -> Iterator[Problem]:
+    seal, path = settings.state.seal, ("state", "seal")
+    if seal is None:
+        return
+    chosen = [key for key in ("key", "transit") if getattr(seal, key) is not None]
+    if len(chosen) != 1:
+        yield Problem(path, _exactly_one(("key", "transit"), chosen))
+    if settings.state.url.startswith("vault:"):
+        yield Problem(path, "is for a state in a file: Vault encrypts what it keeps; remove it")
+    if seal.transit is not None:
+        yield from _known_vault((*path, "transit"), seal.transit.name, vaults)
+    for key, reference in (("key", seal.key), ("former", seal.former)):
+        if reference is not None and reference.kind == "vault":
+            yield Problem((*path, key), "cannot be kept in a Vault; use { credential = … }, { file = … } or transit")
 
 
 def of_grant(settings: Settings, name: str, grant: Grant) -> Iterator[Problem]:
@@ -204,6 +221,9 @@ def targets(settings: Settings) -> Iterator[tuple[str, Path, Target]]:
 
 def references(settings: Settings) -> Iterator[tuple[Path, SecretReference]]:
     """Every secret that is configured, with the path of its key."""
+    if settings.state.seal is not None:
+        found = {"key": settings.state.seal.key, "former": settings.state.seal.former}
+        yield from _given(("state", "seal"), found)
     for name, grant in settings.grants.items():
         yield from _given(("grants", name), {"client_secret": grant.client_secret, "password": grant.password})
     for name, vault in settings.vault.items():

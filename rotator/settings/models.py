@@ -29,6 +29,7 @@ from rotator.settings.values import (
     TargetFile,
     Text,
     Url,
+    VaultEntry,
     VaultFolder,
     VaultTemplate,
 )
@@ -53,10 +54,20 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
 
+class Seal(Part):
+    """What seals stored records: exactly one of ``key`` (32 bytes, base64 or hexadecimal) and ``transit``
+    ("[NAME:]MOUNT/KEY" of a Vault). ``former`` is the key before, until `rotator rekey` has run."""
+
+    key: Reference | None = None
+    transit: VaultEntry | None = None
+    former: Reference | None = None
+
+
 class State(Part):
     """Where grants live durably. The URL does not print: its query may hold more than one expects."""
 
     url: StoreUrl = Field(default="sqlite:state.db", repr=False)
+    seal: Seal | None = None
 
 
 class Startup(Part):

@@ -32,13 +32,17 @@ class SqliteStore:
     """The port `ports.Store` on a file that stands in the private folder of ``path`` (see `folder_of`).
 
     ``read_only`` opens without the lock, for a command beside a daemon or without one: it makes nothing of ours, and
-    writes raise Unavailable. All calls come from one event loop.
+    writes raise Unavailable. ``seal`` closes records at rest (`rotator.drivers.seal`). All calls come from one event
+    loop.
     """
 
     follows = False
 
-    def __init__(self, path: Path, *, clock: Clock, dice: Dice, read_only: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, clock: Clock, dice: Dice, seal: rows.Seal | None = None, read_only: bool = False
+    ) -> None:
         self._path = path
+        self._seal = rows.Unsealed() if seal is None else seal
         self._clock = clock
         self._dice = dice
         self._read_only = read_only
@@ -78,6 +82,8 @@ class SqliteStore:
         self._writer = Writer(opening, lock.release, partial(schema.translated, database=self._database), reserve)
         try:
             await self._writer.start()
+            # Proven before anything is spent; from here on it needs nobody.
+            await self._seal.prepare(await self._read(rows.stored))
             if not self._read_only:
                 await self._write(lambda connection: rows.ensure_key(connection, self._dice))
         except BaseException:
@@ -99,13 +105,13 @@ class SqliteStore:
 
     async def enrol(self, grant: Grant) -> Grant:
         now = self._clock.now()
-        return await self._write(lambda connection: rows.enrol(connection, grant, now))
+        return await self._write(lambda connection: rows.enrol(connection, grant, now, self._seal))
 
     async def grant(self, name: str) -> Grant | None:
-        return await self._read(lambda connection: rows.read(connection, name))
+        return await self._read(lambda connection: rows.read(connection, name, self._seal))
 
     async def grants(self) -> Sequence[Grant]:
-        return await self._read(rows.read_all)
+        return await self._read(lambda connection: rows.read_all(connection, self._seal))
 
     async def due(self, now: datetime, limit: int) -> Sequence[str]:
         return await self._read(lambda connection: rows.due(connection, now, limit))
@@ -141,7 +147,7 @@ class SqliteStore:
         if not granted and lease is not None and not self._is_current(lease, grant.name):
             raise Overtaken(f"the lease of {grant.name} is no longer ours: another owner took over")
         kind = Kind.WRITE if grant.intent is None else Kind.INTENT
-        await self._write(lambda connection: rows.save(connection, grant, expected, now), kind)
+        await self._write(lambda connection: rows.save(connection, grant, expected, now, self._seal), kind)
 
     async def delivered(self, delivery: Delivery) -> None:
         now = self._clock.now()
@@ -161,6 +167,12 @@ class SqliteStore:
     async def news(self, names: Collection[str]) -> Mapping[str, Grant | None]:
         """Nobody else writes here."""
         return {}
+
+    async def seal_anew(self) -> int:
+        """Write every record under the seal as it is configured now (a data key is made anew), all or none; how many.
+        What older pages held is overwritten."""
+        await self._seal.prepare(await self._read(rows.stored), anew=True)
+        return await self._write(lambda connection: rows.seal_anew(connection, self._seal))
 
     def _drop(self, lease: Lease) -> None:
         if self._is_current(lease, lease.grant):

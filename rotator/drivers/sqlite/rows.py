@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import Protocol
 
 from rotator.core import records
-from rotator.core.errors import StateDamaged, Unavailable
+from rotator.core.errors import Misconfigured, StateDamaged, Unavailable
 from rotator.core.grants import Grant
 from rotator.core.ports import Delivery, Dice
 from rotator.drivers.sqlite import room
@@ -40,44 +41,95 @@ def raise_high_water(connection: sqlite3.Connection, now: datetime) -> None:
     connection.execute("UPDATE meta SET high_water = ?1 WHERE high_water IS NULL OR high_water < ?1", (micros,))
 
 
-def enrol(connection: sqlite3.Connection, grant: Grant, now: datetime) -> Grant:
-    found = read(connection, grant.name)
+class Seal(Protocol):
+    """See `rotator.drivers.seal.Seal`."""
+
+    async def prepare(self, records: Iterable[str], *, anew: bool = False) -> None: ...
+
+    def close(self, record: str, about: str) -> str: ...
+
+    def open(self, record: str, about: str) -> str: ...
+
+
+class Unsealed:
+    """Records as they are. What was sealed is not taken for damage."""
+
+    async def prepare(self, records: Iterable[str], *, anew: bool = False) -> None:
+        pass
+
+    def close(self, record: str, about: str) -> str:
+        return record
+
+    def open(self, record: str, about: str) -> str:
+        if record.startswith('{"sealed":'):
+            raise Misconfigured("the state is sealed", mend="set state.seal to the key that sealed it")
+        return record
+
+
+def enrol(connection: sqlite3.Connection, grant: Grant, now: datetime, seal: Seal) -> Grant:
+    found = read(connection, grant.name, seal)
     if found is not None:
         return found
     tombstone_at: int | None = connection.execute("SELECT tombstone_at FROM meta").fetchone()[0]
     grant = records.charge(grant, None if tombstone_at is None else records.time(tombstone_at))
-    connection.execute("INSERT INTO grants VALUES (?, ?, ?, ?, ?, ?)", (grant.name, *_columns(grant)))
+    connection.execute("INSERT INTO grants VALUES (?, ?, ?, ?, ?, ?)", (grant.name, *_columns(grant, seal)))
     raise_high_water(connection, now)
     return grant
 
 
-def save(connection: sqlite3.Connection, grant: Grant, expected: int, now: datetime) -> None:
+def save(connection: sqlite3.Connection, grant: Grant, expected: int, now: datetime, seal: Seal) -> None:
     """The compare-and-set; whether the lease allows it was judged before."""
     found = connection.execute("SELECT lineage, generation FROM grants WHERE name = ?", (grant.name,)).fetchone()
     records.admit(found, grant, expected)
     connection.execute(
         "UPDATE grants SET lineage = ?, generation = ?, due_at = ?, record = ?, padding = ? WHERE name = ?",
-        (*_columns(grant), grant.name),
+        (*_columns(grant, seal), grant.name),
     )
     raise_high_water(connection, now)
 
 
-def _columns(grant: Grant) -> tuple[str, int, int | None, str, bytes | None]:
-    record = json.dumps(records.write(grant), separators=(",", ":"))
+def _columns(grant: Grant, seal: Seal) -> tuple[str, int, int | None, str, bytes | None]:
+    plain = json.dumps(records.write(grant), separators=(",", ":"))
+    record = seal.close(plain, _about(grant.name, grant.lineage, grant.generation))
     due_at = None if grant.due_at is None else records.stamp(grant.due_at)
     return grant.lineage, grant.generation, due_at, record, bytes(room.padding(record)) if grant.intent else None
 
 
-def read(connection: sqlite3.Connection, name: str) -> Grant | None:
-    row = connection.execute("SELECT record FROM grants WHERE name = ?", (name,)).fetchone()
-    return None if row is None else _grant(row[0])
+def read(connection: sqlite3.Connection, name: str, seal: Seal) -> Grant | None:
+    row = connection.execute(f"{RECORDS} WHERE name = ?", (name,)).fetchone()
+    return None if row is None else _grant(row, seal)
 
 
-def read_all(connection: sqlite3.Connection) -> list[Grant]:
-    return [_grant(row[0]) for row in connection.execute("SELECT record FROM grants ORDER BY name")]
+def read_all(connection: sqlite3.Connection, seal: Seal) -> list[Grant]:
+    return [_grant(row, seal) for row in connection.execute(f"{RECORDS} ORDER BY name")]
 
 
-def _grant(text: str) -> Grant:
+def stored(connection: sqlite3.Connection) -> list[str]:
+    """The records as they stand there, the latest saved last."""
+    return [row[0] for row in connection.execute("SELECT record FROM grants ORDER BY due_at")]
+
+
+def seal_anew(connection: sqlite3.Connection, seal: Seal) -> int:
+    """Write every record under the seal as it is now; how many. Nothing else of them changes."""
+    grants = connection.execute(RECORDS).fetchall()
+    for name, lineage, generation, record in grants:
+        about = _about(name, lineage, generation)
+        sealed = seal.close(seal.open(record, about), about)
+        connection.execute("UPDATE grants SET record = ? WHERE name = ?", (sealed, name))
+    return len(grants)
+
+
+RECORDS = "SELECT name, lineage, generation, record FROM grants"
+
+
+def _about(name: str, lineage: str, generation: int) -> str:
+    """What a sealed record is bound to: it opens in no other place."""
+    return json.dumps([name, lineage, generation])
+
+
+def _grant(row: tuple[str, str, int, str], seal: Seal) -> Grant:
+    name, lineage, generation, record = row
+    text = seal.open(record, _about(name, lineage, generation))
     try:
         return records.read(json.loads(text))
     except ValueError:

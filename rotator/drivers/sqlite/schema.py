@@ -151,6 +151,8 @@ def _no_state(database: Path) -> Unavailable:
 def _set_up(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
+    # A record that was replaced holds tokens: its bytes are zeroed, not left in a free page.
+    connection.execute("PRAGMA secure_delete = ON")
     connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
     # Nothing of ours in a temporary file elsewhere, and no page written before its commit.
     connection.execute("PRAGMA temp_store = MEMORY")

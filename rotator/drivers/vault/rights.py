@@ -56,6 +56,13 @@ def of_folder(mount: str, prefix: str, why: str) -> list[Right]:
     ]
 
 
+def of_transit(mount: str, key: str) -> list[Right]:
+    return [
+        Right(f"{mount}/datakey/plaintext/{key}", frozenset({"update"}), "state.seal"),
+        Right(f"{mount}/decrypt/{key}", frozenset({"update"}), "state.seal"),
+    ]
+
+
 def of_state(mount: str, prefix: str) -> list[Right]:
     """Nobody but daemons may read here: refresh tokens stand in it."""
     return [
