@@ -122,6 +122,8 @@ class Stage:
     provider: Emulator
     runs: int = 0
     extra: dict[str, str] = field(default_factory=dict)
+    # The private folder, below this one.
+    private: str = "state/state"
 
     @property
     def config(self) -> Path:
@@ -129,8 +131,8 @@ class Stage:
 
     @property
     def state(self) -> Path:
-        """The private folder of the state."""
-        return self.folder / "state" / "state"
+        """The private folder: of the state, or for the control socket alone where the state is elsewhere."""
+        return self.folder / self.private
 
     @property
     def database(self) -> Path:
