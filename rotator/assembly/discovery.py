@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 
 from rotator import settings
@@ -75,7 +76,8 @@ class Discovery:
             return
         self._look_at = now + every
         try:
-            await self._vault.renew_if_short()
+            with suppress(RotatorError):
+                await self._vault.renew_if_short()
             changed = await self._directory.look()
         except RotatorError as error:
             self._once("", f"{self._named} was not looked at; what was found there stays: {error}")

@@ -7,6 +7,7 @@
     models     the tables, their keys and defaults
     shape      the models as a tree of keys
     places     on which line of a TOML text a key stands
+    official   what the official clients of Vault read from the environment
     sources    environment over file over presets, merged, with the origin of each value
     problems   every error in words
     checks     what ties tables together

@@ -121,6 +121,8 @@ def of_environment(layers: Layers, referenced: frozenset[str]) -> Iterator[str]:
             yield _unknown(variable, layers)
     for one, other in layers.environment.clashes:
         yield f"environment {one} and {other} exclude each other; unset one of them"
+    for variable in layers.environment.refused:
+        yield f"environment {variable} is refused: certificates are always verified; name the CA by ca_file"
 
 
 def _unknown(variable: str, layers: Layers) -> str:

@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import PydanticBaseSettingsSource
 
 from rotator.core.errors import Misconfigured
-from rotator.settings import places, shape
+from rotator.settings import official, places, shape
 from rotator.settings.models import Settings
 from rotator.settings.shape import Node, Path
 
@@ -38,6 +38,7 @@ class Environment:
     variables: dict[Path, str] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
     clashes: list[tuple[str, str]] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
 
 
 def read_environment(environ: Mapping[str, str], known: Mapping[str, Any]) -> Environment:
@@ -55,6 +56,7 @@ def read_environment(environ: Mapping[str, str], known: Mapping[str, Any]) -> En
             read.unknown.append(variable)
         elif environ[variable]:
             _put(read, path, variable, environ[variable])
+    official.fill(read.data, read.variables, read.refused, environ, known)
     return read
 
 

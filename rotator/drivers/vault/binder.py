@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -104,8 +105,9 @@ class Binder:
         known = [name for name in names if name in self.pages and not self._order(name).locked()]
         pause = timedelta(seconds=len(known) / READS_A_SECOND)
         try:
-            # Nobody else has a beat for this login.
-            await self._vault.renew_if_short()
+            # Nobody else has a beat for this login. One that cannot be renewed now goes on while its lease lasts.
+            with suppress(RotatorError):
+                await self._vault.renew_if_short()
             looked = await asyncio.gather(*(self._look(name) for name in known))
         except RotatorError:
             self._failures += 1
