@@ -243,6 +243,7 @@ class Vault(Part):
     key_file: AbsolutePath | None = None
     timeout: Span = timedelta(seconds=10)
     allow_plain_http: bool = False
+    revoke_on_stop: bool = False
     auth: Auth
 
 

@@ -97,6 +97,36 @@ def test_app_role_logs_in_once_and_at_the_first_call(bao: OpenBao, kv: str) -> N
     visit(bao, kv, work)
 
 
+@pytest.mark.parametrize("revokes", [True, False])
+def test_a_token_that_was_made_for_us_is_given_back_where_that_is_wanted(bao: OpenBao, kv: str, revokes: bool) -> None:
+    token = ""
+
+    async def work(guest: Guest) -> None:
+        nonlocal token
+        token = await guest.token()
+
+    role_id, secret_id = bao.app_role(f"{kv}-giver", READ.format(mount=kv))
+    guest = Guest(bao.url, role_id, secret_id)
+    slip = Slip(role_id)
+    login = vault.AppRoleLogin(slip.read, guest.slip.read)
+    guest.vault = vault.Vault("default", vault.Address(url=bao.url), login, guest.clock, revokes=revokes)
+    run(work, guest)
+    assert bao.ask("POST", "auth/token/lookup", {"token": token})[0] == (403 if revokes else 200)
+
+
+def test_a_token_from_elsewhere_is_never_given_back(bao: OpenBao) -> None:
+    token = bao.do("POST", "auth/token/create", {"policies": ["default"]})["auth"]["client_token"]
+
+    async def work() -> None:
+        login = vault.TokenLogin(Slip(token).read)
+        made = vault.Vault("default", vault.Address(url=bao.url), login, SetClock(), revokes=True)
+        await made.call(lambda client: client.auth.token.lookup_self())
+        await made.close()
+
+    asyncio.run(work())
+    assert bao.ask("POST", "auth/token/lookup", {"token": token})[0] == 200
+
+
 def test_a_revoked_token_is_replaced_by_one_login_for_all(bao: OpenBao, kv: str) -> None:
     async def work(guest: Guest) -> None:
         old = await guest.token()

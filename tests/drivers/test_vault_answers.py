@@ -116,6 +116,33 @@ def test_every_request_says_that_it_is_one_and_names_the_namespace() -> None:
     assert headers["X-Vault-Token"] == TOKEN
 
 
+def test_a_replica_that_has_not_seen_our_write_is_asked_again_with_what_it_lacks() -> None:
+    seen: list[str | None] = []
+
+    def answer(asked: Asked) -> Reply:
+        if asked.path == LOOK_UP:
+            return FINE
+        seen.append(asked.headers.get("X-Vault-Index"))
+        if len(seen) == 1:
+            return Reply(body={}, headers={"X-Vault-Index": "v1:the-write"})
+        return Reply(412, told("required index state not present")) if len(seen) < 4 else Reply(body={"data": "right"})
+
+    async def work(login: vault.Vault) -> Any:
+        await read(login)
+        return await read(login)
+
+    with wire.serve(answer) as far_end:
+        assert run(work, far_end.url, workers=2) == {"data": "right"}
+    assert seen == [None, "v1:the-write", "v1:the-write", "v1:the-write"]
+
+
+def test_a_replica_that_never_catches_up_is_told_after_a_few_tries() -> None:
+    with wire.serve(answers(Reply(412, told("required index state not present")))) as far_end:
+        with pytest.raises(errors.Unavailable):
+            run(read, far_end.url)
+        assert far_end.count("/v1/kv/data/billing") == 4
+
+
 def test_one_new_login_for_all_that_got_a_403_and_then_once_more() -> None:
     refused = threading.Barrier(3, timeout=10)
     seen: list[int] = []

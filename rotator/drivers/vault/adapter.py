@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -31,6 +32,18 @@ _ADDRESS_ERRORS = (
 )
 
 
+# A replica that has not yet seen our last write says 412; it sees it within a blink, or something is wrong there.
+CATCHING_UP = (0.05, 0.1, 0.2, 0.4)
+
+
+class Index:
+    """The last X-Vault-Index that a Vault told, for all threads: sent along, it keeps a replica from answering with
+    what was before (https://developer.hashicorp.com/vault/docs/enterprise/consistency)."""
+
+    def __init__(self) -> None:
+        self.told: str | None = None
+
+
 class Strict(hvac.adapters.JSONAdapter):
     """Returns the JSON object of a 200 and ``{}`` for any other 2xx; raises `Declined` for all else.
 
@@ -39,6 +52,7 @@ class Strict(hvac.adapters.JSONAdapter):
 
     vault: str
     address: Address
+    index: Index
 
     def request(
         self,
@@ -48,7 +62,12 @@ class Strict(hvac.adapters.JSONAdapter):
         raise_exception: bool = True,
         **kwargs: Any,
     ) -> dict[Any, Any]:
-        outcome = self._exchange(method, url, headers, **kwargs)
+        for pause in CATCHING_UP:
+            outcome = self._exchange(method, url, self._seen(headers), **kwargs)
+            if not isinstance(outcome, Declined) or outcome.status != 412:
+                break
+            # On a worker thread, which has nothing else to do.
+            time.sleep(pause)  # noqa: TID251
         # Raised from here, where neither the context nor a frame of the traceback holds a request or a response: they
         # hold our token, and a response also keeps its connection open, which urllib3 closes with the last reference.
         if isinstance(outcome, Exception):
@@ -71,12 +90,16 @@ class Strict(hvac.adapters.JSONAdapter):
             return self._failure(error)
         except UnicodeError:
             return self._is_no_header()
+        self.index.told = response.headers.get("X-Vault-Index") or self.index.told
         if 200 < response.status_code < 300:
             return {}
         body = _json(response)
         if response.status_code == 200 and isinstance(body, dict):
             return body
         return _declined(response, method, url, body, (self.token or "", *_strings(kwargs.get("json"))))
+
+    def _seen(self, headers: Mapping[str, str] | None) -> Mapping[str, str] | None:
+        return {**(headers or {}), "X-Vault-Index": self.index.told} if self.index.told else headers
 
     def _failure(self, error: Exception) -> RotatorError:
         """Why there is no answer, told from types: the texts of requests hold URLs and the reprs of objects."""
@@ -131,8 +154,8 @@ class Strict(hvac.adapters.JSONAdapter):
         )
 
 
-def connect(vault: str, address: Address) -> hvac.Client:
-    """A client with one session of its own, for one thread. Opens no connection yet."""
+def connect(vault: str, address: Address, index: Index) -> hvac.Client:
+    """A client with one session of its own, for one thread; ``index`` is that of all. Opens no connection yet."""
     session = requests.Session()
     # No ~/.netrc (its password would go along as a second Authorization), no proxies, no REQUESTS_CA_BUNDLE.
     session.trust_env = False
@@ -148,7 +171,7 @@ def connect(vault: str, address: Address) -> hvac.Client:
         session=session,
         namespace=address.namespace,
     )
-    adapter.vault, adapter.address = vault, address
+    adapter.vault, adapter.address, adapter.index = vault, address, index
     # A factory, because Client would fill what it hands to an adapter from VAULT_CLIENT_CERT and its kin; the empty
     # token keeps it from VAULT_TOKEN and ~/.vault-token.
     return hvac.Client(url=adapter.base_uri, token="", session=session, adapter=lambda **_: adapter)  # type: ignore[arg-type]

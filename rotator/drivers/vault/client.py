@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from rotator.core.errors import Unavailable
+from rotator.core.errors import RotatorError, Unavailable
 from rotator.core.ports import Clock
 from rotator.core.tokens import Secret
 from rotator.drivers.vault import answers
@@ -22,6 +24,8 @@ from rotator.drivers.vault.tenure import Tenure
 
 if TYPE_CHECKING:
     import hvac
+
+    from rotator.drivers.vault import adapter
 
 T = TypeVar("T")
 
@@ -50,14 +54,18 @@ class Vault:
     """One login at one Vault, on at most ``workers`` threads, because hvac knows no async.
 
     Each thread has a session of its own, since requests' are not safe to share. Nothing is imported, opened or sent
-    before the first call. Use it within one event loop at a time.
+    before the first call. Use it within one event loop at a time. With ``revokes`` a token that Vault made for us is
+    given back at the end.
     """
 
-    def __init__(self, name: str, address: Address, login: Login, clock: Clock, *, workers: int = 4) -> None:
+    def __init__(
+        self, name: str, address: Address, login: Login, clock: Clock, *, workers: int = 4, revokes: bool = False
+    ) -> None:
         self._name = name
+        self._revokes = revokes
         self._limit = address.connect_timeout + address.timeout
         self._tenure = Tenure(name, login, clock, self._send)
-        self._pool: Pool[hvac.Client] = Pool(workers, f"vault-{name}", partial(_connect, name, address), _disconnect)
+        self._pool: Pool[hvac.Client] = Pool(workers, f"vault-{name}", _Connecting(name, address), _disconnect)
 
     @property
     def name(self) -> str:
@@ -101,6 +109,11 @@ class Vault:
 
     async def close(self) -> None:
         """Take no more calls and close the connections. Idempotent; waits a second at most for calls in flight."""
+        held = self._tenure.made_for_us if self._revokes else None
+        if held is not None:
+            # Who is away does not get it back: it ends with its lease.
+            with suppress(Declined, RotatorError):
+                await self._send(lambda client: client.auth.token.revoke_self(), held.auth.token, CLOSING)
         ended = [asyncio.wrap_future(one) for one in self._pool.close()]
         if ended:
             await asyncio.wait(ended, timeout=CLOSING.total_seconds())
@@ -125,11 +138,22 @@ class Vault:
         return Unavailable(f"Vault {self._name}: no answer within {seconds}; outcome unknown")
 
 
-def _connect(name: str, address: Address) -> hvac.Client:
-    # hvac and requests cost 150 ms: they are imported at the first call, and on its thread.
-    from rotator.drivers.vault import adapter
+class _Connecting:
+    """Makes a client for each thread, which share what Vault told them of its state."""
 
-    return adapter.connect(name, address)
+    def __init__(self, name: str, address: Address) -> None:
+        self._name = name
+        self._address = address
+        self._lock = threading.Lock()
+        self._index: adapter.Index | None = None
+
+    def __call__(self) -> hvac.Client:
+        # hvac and requests cost 150 ms: they are imported at the first call, and on its thread.
+        from rotator.drivers.vault import adapter
+
+        with self._lock:
+            self._index = self._index or adapter.Index()
+        return adapter.connect(self._name, self._address, self._index)
 
 
 def _disconnect(client: hvac.Client) -> None:

@@ -86,6 +86,11 @@ class Tenure:
         self._renewal_failures = 0
         self._fruitless_until: datetime | None = None
 
+    @property
+    def made_for_us(self) -> Held | None:
+        """The login that stands, where Vault made its token at our asking: only such a one is ours to end."""
+        return self._held if self._login.issues else None
+
     async def hold(self) -> Held:
         """The login that stands, made now where there is none or its lease has run out."""
         held = self._held
