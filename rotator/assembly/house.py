@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,7 +56,7 @@ def build(plan: Plan, *, log_level: str | None = None) -> Built:
     bus.join("log", log)
 
     async def reread() -> Roster:
-        fresh = plans.read(plan.config, plan.environ)
+        fresh = replace(plans.read(plan.config, plan.environ), unwrapped=plan.unwrapped)
         return ConfiguredRoster(fresh, system_clock, store.key, discovered(fresh))
 
     discovery: Discovery | None = None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from rotator import settings
 from rotator.core.errors import BadUsage, Misconfigured
@@ -14,6 +14,23 @@ from rotator.drivers import secrets
 from rotator.settings import Loaded, Settings
 
 SYSTEM = Path("/etc")
+
+T = TypeVar("T")
+
+
+class Unwrapped:
+    """Logins whose secret can be unwrapped once only: all that use one Vault share it, and so do later readings of the
+    configuration while that login stands there as it is."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[object, object]] = {}
+
+    def shared(self, name: str, described: object, make: Callable[[], T]) -> T:
+        """What was made for this Vault, as it is ``described``; made now where it is another."""
+        known = self._kept.get(name)
+        if known is None or known[0] != described:
+            known = self._kept[name] = described, make()
+        return cast("T", known[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +41,7 @@ class Plan:
     environ: Mapping[str, str]
     config: Path | None
     warnings: tuple[str, ...] = ()
+    unwrapped: Unwrapped = field(default_factory=Unwrapped, compare=False)
 
     @property
     def settings(self) -> Settings:

@@ -52,7 +52,10 @@ def _app_role(name: str, plan: Plan) -> vault.Login:
     role_id = _reader(plan, role.role_id, f"{key}.role_id")
     secret_id = None if role.secret_id is None else _reader(plan, role.secret_id, f"{key}.secret_id")
     if role.wrapped and secret_id is not None and role.role is not None:
-        return vault.WrappedAppRoleLogin(role_id, secret_id, role.role, role.mount)
+        wrapping, name_of_role = secret_id, role.role
+        return plan.unwrapped.shared(
+            name, role, lambda: vault.WrappedAppRoleLogin(role_id, wrapping, name_of_role, role.mount)
+        )
     return vault.AppRoleLogin(role_id=role_id, secret_id=secret_id, mount=role.mount)
 
 

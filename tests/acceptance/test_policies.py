@@ -113,6 +113,27 @@ def test_a_daemon_lives_under_exactly_the_printed_policy(place: Place, bao: Open
     assert refused(bao, before) == ["nowhere/data/none"]
 
 
+def test_one_wrapped_secret_id_serves_state_target_and_a_reload(place: Place, bao: OpenBao) -> None:
+    place.log_in(bao, place.order("vault-policy"))
+    text = place.config.read_text()
+    place.config.write_text(
+        text.replace("auth = { approle = {", f'auth = {{ approle = {{ wrapped = true, role = "{place.mount}",')
+    )
+    place.secret("secret_id", bao.wrapped("POST", f"auth/approle/role/{place.mount}/secret-id"))
+    process = place.start()
+    place.order("wait", "billing", "--timeout", "20s")
+    wait_for(lambda: bao.ask("GET", f"{place.mount}/data/oauth/app1/billing")[0] == 200, place.told())
+    process.popen.send_signal(1)
+    wait_for(lambda: "reloaded" in place.told().lower(), place.told())
+    entry = bao.do("GET", f"{place.mount}/data/oauth/app1/billing")["data"]["metadata"]["version"]
+    wait_for(
+        lambda: bao.do("GET", f"{place.mount}/data/oauth/app1/billing")["data"]["metadata"]["version"] > entry,
+        place.told(),
+    )
+    assert process.end(15) == 0
+    assert "refuses the login" not in place.told(last=1 << 20)
+
+
 def test_every_line_of_the_policy_is_needed(place: Place, bao: OpenBao) -> None:
     """Take one capability away, and `check --online` names the path and the line to add."""
     whole = place.order("vault-policy")

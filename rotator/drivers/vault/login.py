@@ -6,6 +6,7 @@ https://developer.hashicorp.com/vault/docs/concepts/tokens and .../docs/auth/app
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -126,6 +127,8 @@ class WrappedAppRoleLogin:
         self._mount = mount
         self._made_at = f"auth/{mount}/role/{role}/secret-id"
         self._unwrapped: tuple[Secret, Secret] | None = None
+        # Several Vaults, each on threads of its own, may share this login; it is good for one use.
+        self._opening = threading.Lock()
 
     @property
     def mend(self) -> str:
@@ -143,9 +146,10 @@ class WrappedAppRoleLogin:
         return Attempt((role_id, wrapping), lambda client: self._send(client, role_id, wrapping))
 
     def _send(self, client: hvac.Client, role_id: Secret, wrapping: Secret) -> Auth:
-        if self._unwrapped is None or self._unwrapped[0] != wrapping:
-            self._unwrapped = wrapping, self._unwrap(client, wrapping)
-        fields = {"role_id": role_id.reveal(), "secret_id": self._unwrapped[1].reveal()}
+        with self._opening:
+            if self._unwrapped is None or self._unwrapped[0] != wrapping:
+                self._unwrapped = wrapping, self._unwrap(client, wrapping)
+            fields = {"role_id": role_id.reveal(), "secret_id": self._unwrapped[1].reveal()}
         return _log_in(client, self._mount, fields)
 
     def _unwrap(self, client: hvac.Client, wrapping: Secret) -> Secret:
