@@ -15,6 +15,7 @@ from rotator.core.publication import Found, Publication, Settled
 from rotator.core.tokens import AccessToken, Secret
 from rotator.drivers import vault
 from rotator.drivers.clock import SystemClock
+from tests.acceptance.stage import wait_for
 from tests.peers import openbao
 from tests.peers.openbao import OpenBao
 
@@ -416,3 +417,23 @@ def test_a_publisher_prints_no_token(shelf: Shelf, caplog: pytest.LogCaptureFixt
 
 def _time(raw: str) -> datetime:
     return datetime.fromisoformat(raw)
+
+
+def test_a_namespace_of_a_real_server(bao: OpenBao) -> None:
+    bao.do("POST", "sys/namespaces/team")
+    bao.do("POST", "team/sys/mounts/kv", {"type": "kv", "options": {"version": "2"}})
+    wait_for(lambda: bao.ask("GET", "team/kv/data/none")[0] == 404, "the mount in the namespace")
+
+    async def token() -> Secret:
+        return Secret(bao.token)
+
+    async def work() -> None:
+        address = vault.Address(url=bao.url, namespace="team")
+        login = vault.Vault("default", address, vault.TokenLogin(token), SystemClock())
+        settled = await vault.KvPublisher(login, "kv", PATH).settle(publication(), NOW)
+        assert settled.found is Found.ABSENT
+        await login.close()
+
+    asyncio.run(work())
+    assert bao.do("GET", f"team/kv/data/{PATH}")["data"]["data"]["access_token"]
+    assert bao.ask("GET", f"kv/data/{PATH}")[0] in (403, 404)
