@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote, unquote
 
 from rotator.core import publication
 from rotator.core.publication import Found, Publication, Settled
@@ -15,6 +16,20 @@ MANAGED_BY = "managed-by"
 # A version outlives its token by this much. It counts the token's whole lifetime from the moment of writing, so a
 # token that is written late, or under a clock that is off, is never deleted early.
 SLACK = timedelta(minutes=5)
+
+
+def write_location(scheme: str, vault: str, mount: str, path: str) -> str:
+    """The location of an entry as a store remembers it; ``scheme`` tells the kind of its engine."""
+    return f"{scheme}{vault}:{quote(mount, safe='')}/{path}"
+
+
+def read_location(scheme: str, location: str) -> tuple[str, str, str] | None:
+    """(Vault's name, mount, path); None where it is the location of something else."""
+    name, colon, entry = location.removeprefix(scheme).partition(":")
+    mount, slash, path = entry.partition("/")
+    if not location.startswith(scheme) or not (name and colon and mount and slash and path):
+        return None
+    return name, unquote(mount), path
 
 
 @dataclass(frozen=True, slots=True)

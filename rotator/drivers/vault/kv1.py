@@ -13,11 +13,12 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from rotator.core import publication
 from rotator.core.errors import Misconfigured
 from rotator.core.publication import Found, Publication, Settled
+from rotator.drivers.vault import entries
 from rotator.drivers.vault.answers import Declined
 from rotator.drivers.vault.client import Vault
 from rotator.drivers.vault.entries import Entry, judge
@@ -30,11 +31,7 @@ _SCHEME = "vault-kv1:"
 
 def parse_location(location: str) -> tuple[str, str, str] | None:
     """(Vault's name, mount, path) of a `Kv1Publisher.location`; None where it is the location of something else."""
-    name, colon, entry = location.removeprefix(_SCHEME).partition(":")
-    mount, slash, path = entry.partition("/")
-    if not location.startswith(_SCHEME) or not (name and colon and mount and slash and path):
-        return None
-    return name, unquote(mount), path
+    return entries.read_location(_SCHEME, location)
 
 
 class Kv1Publisher:
@@ -52,7 +49,7 @@ class Kv1Publisher:
 
     @property
     def location(self) -> str:
-        return f"{_SCHEME}{self._vault.name}:{quote(self._mount, safe='')}/{self._path}"
+        return entries.write_location(_SCHEME, self._vault.name, self._mount, self._path)
 
     def __repr__(self) -> str:
         return f"Kv1Publisher({self.location})"

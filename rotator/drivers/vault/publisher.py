@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from rotator.core import publication
 from rotator.core.errors import Misconfigured, Refused, Transient
@@ -34,11 +34,7 @@ FADING = timedelta(minutes=2)
 
 def parse_location(location: str) -> tuple[str, str, str] | None:
     """(Vault's name, mount, path) of a `KvPublisher.location`; None where it is the location of something else."""
-    name, colon, entry = location.removeprefix(_SCHEME).partition(":")
-    mount, slash, path = entry.partition("/")
-    if not location.startswith(_SCHEME) or not (name and colon and mount and slash and path):
-        return None
-    return name, unquote(mount), path
+    return entries.read_location(_SCHEME, location)
 
 
 class KvPublisher:
@@ -68,7 +64,7 @@ class KvPublisher:
 
     @property
     def location(self) -> str:
-        return f"{_SCHEME}{self._vault.name}:{quote(self._mount, safe='')}/{self._path}"
+        return entries.write_location(_SCHEME, self._vault.name, self._mount, self._path)
 
     def __repr__(self) -> str:
         return f"KvPublisher({self.location})"
