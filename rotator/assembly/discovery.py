@@ -28,7 +28,7 @@ class Discovery:
         changed: Callable[[], None],
         retire: Callable[[str], Awaitable[object]],
     ) -> None:
-        self._plan: Plan | None = None
+        self._plan = plan
         self._clock = clock
         self._tell = tell
         self._changed = changed
@@ -40,21 +40,24 @@ class Discovery:
         self._directory: Directory | None = None
         self._vault: Vault | None = None
         self.grants: dict[str, Grant] = {}
-        self.use(plan)
+        self._begin()
 
     def use(self, plan: Plan) -> None:
         """Work with this configuration from now on. What was found stays, while it is looked for at the same place."""
         before, self._plan = self._plan, plan
-        if before is not None and _ways(before) == _ways(plan):
+        if _ways(before) == _ways(plan):
             self._take(self._directory.entries if self._directory is not None else {}, quietly=True)
             return
         if self._vault is not None:
             self._former.append(self._vault)
         self._vault = self._directory = self._look_at = None
         self.grants, self._told = {}, {}
-        rules = plan.settings.discovery.vault
+        self._begin()
+
+    def _begin(self) -> None:
+        rules = self._settings.discovery.vault
         if rules is not None:
-            self._vault = vaults.of(rules.prefix.name, plan, self._clock)
+            self._vault = vaults.of(rules.prefix.name, self._plan, self._clock)
             self._directory = Directory(self._vault, rules.prefix.mount, rules.prefix.path)
 
     async def tend(self, enrolled: Mapping[str, object]) -> None:
@@ -119,7 +122,6 @@ class Discovery:
 
     @property
     def _settings(self) -> Settings:
-        assert self._plan is not None  # noqa: S101 (`use` was called)
         return self._plan.settings
 
     def _once(self, about: str, text: str) -> None:

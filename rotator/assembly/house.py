@@ -99,7 +99,23 @@ def build(plan: Plan, *, log_level: str | None = None) -> Built:
     def on_defect(doing: str, error: Exception) -> None:
         bus.tell(events.TaskFailed(at=system_clock.now(), doing=doing, error=type(error).__name__))
 
-    return Built(daemon, (_LateControl(control_path(plan), daemon, on_defect),), log, level)
+    control = _LateControl(control_path(plan), daemon, on_defect)
+    return Built(daemon, (control, _Logout(lambda: discovery)), log, level)
+
+
+class _Logout:
+    """Ends the login with which discovery looked, which outlives every roster."""
+
+    def __init__(self, found: Callable[[], Discovery | None]) -> None:
+        self._found = found
+
+    async def start(self) -> None:
+        """Discovery looks by itself, when it is tended."""
+
+    async def close(self) -> None:
+        discovery = self._found()
+        if discovery is not None:
+            await discovery.close()
 
 
 class _LateControl:

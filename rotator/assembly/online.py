@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from rotator.assembly import roster
 from rotator.assembly.plan import Plan
 from rotator.core.errors import Misconfigured, Refused, RotatorError, Unavailable
 from rotator.core.ports import HttpRequest
-from rotator.drivers import clock, files
+from rotator.drivers import clock
 
 if TYPE_CHECKING:
     from rotator.drivers.vault.rights import Right
@@ -31,7 +31,8 @@ class Finding:
 
 
 async def check(plan: Plan) -> list[Finding]:
-    """Every check, all at once, in the order of the configuration. Raises nothing for what it finds."""
+    """Every check of a ``plan`` that was read with its own checks, all at once, in the order of the configuration.
+    Raises nothing for what it finds."""
     system_clock = clock.SystemClock()
 
     async def no_key() -> bytes:
@@ -43,8 +44,9 @@ async def check(plan: Plan) -> list[Finding]:
             _asked(f"provider {name}", _provider(enrolled, name, plan)) for name in _used_providers(plan)
         ]
         asked += [_vault(name, plan, system_clock) for name in plan.settings.vault]
-        asked += [_asked(key, _file(publisher)) for key, publisher in roster.files_of(plan)]
-        return [finding for found in await asyncio.gather(*asked) for finding in found]
+        found = [finding for findings in await asyncio.gather(*asked) for finding in findings]
+        # Reading the configuration has looked at these, or it would have raised.
+        return found + [Finding(key, "its folder can be written") for key, _ in roster.files_of(plan)]
     finally:
         await enrolled.close()
 
@@ -110,9 +112,3 @@ def _words(right: Right) -> str:
     from rotator.drivers.vault import rights
 
     return ", ".join(one for one in rights.ORDER if one in right.capabilities)
-
-
-async def _file(publisher: files.FilePublisher) -> str:
-    look: Callable[[], None] = publisher.check
-    look()
-    return "its folder can be written"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rotator import settings
 from rotator.assembly import plan as plans
 from rotator.assembly.plan import Plan
+from rotator.assembly.references import of
 from rotator.core.errors import RotatorError
 from rotator.core.policy import Budget, Rules
 from rotator.core.ports import Clock, Enrolment, Http, Publisher
@@ -171,7 +172,7 @@ def limits(provider: Provider) -> Limits:
 
 
 def _reference(shape: SecretReference | None, key: str) -> Reference | None:
-    return None if shape is None else Reference(shape.kind, Secret(shape.value.get_secret_value()), key)
+    return None if shape is None else of(shape, key)
 
 
 def _file(plan: Plan, target: Target) -> files.FilePublisher:
@@ -187,7 +188,7 @@ def _file(plan: Plan, target: Target) -> files.FilePublisher:
 def references(plan: Plan) -> Iterator[Reference]:
     """Every secret reference of the configuration with its key."""
     for key, shape in settings.references(plan.settings):
-        yield Reference(shape.kind, Secret(shape.value.get_secret_value()), key)
+        yield of(shape, key)
 
 
 def files_of(plan: Plan) -> Iterator[tuple[str, files.FilePublisher]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import platform
 from collections.abc import Awaitable, Callable
@@ -11,17 +10,17 @@ from typing import TYPE_CHECKING, TypeVar
 
 from rotator import settings
 from rotator.assembly import plan as plans
+from rotator.assembly import references
 from rotator.assembly.plan import Plan
 from rotator.core.errors import BadUsage, Misconfigured
 from rotator.core.ports import Clock, Dice, Store
-from rotator.core.tokens import Secret
 from rotator.drivers import clock as clocks
-from rotator.drivers import secrets, sqlite
+from rotator.drivers import sqlite
 
 if TYPE_CHECKING:
     from rotator.drivers.seal import Seal
     from rotator.drivers.vault import Vault
-    from rotator.settings import SecretReference, VaultPath
+    from rotator.settings import VaultPath
 
 T = TypeVar("T")
 
@@ -52,9 +51,9 @@ def _seal(plan: Plan, clock: Clock) -> Seal | None:
         return None
     from rotator.drivers import seal
 
-    former = None if shape.former is None else _reader(plan, shape.former, "state.seal.former")
+    former = None if shape.former is None else references.reader(plan, references.of(shape.former, "state.seal.former"))
     if shape.key is not None:
-        return seal.with_key(_reader(plan, shape.key, "state.seal.key"), former)
+        return seal.with_key(references.reader(plan, references.of(shape.key, "state.seal.key")), former)
     assert shape.transit is not None  # noqa: S101 (the settings know that it is one of two)
     from rotator.assembly import vaults
     from rotator.drivers.vault import transit
@@ -74,11 +73,6 @@ def _seal(plan: Plan, clock: Clock) -> Seal | None:
         lambda wrapped: asked(lambda way: transit.unwrap(way, place.mount, place.path, wrapped)),
         former,
     )
-
-
-def _reader(plan: Plan, shape: SecretReference, key: str) -> Callable[[], Awaitable[Secret]]:
-    reference = secrets.Reference(shape.kind, Secret(shape.value.get_secret_value()), key)
-    return lambda: asyncio.to_thread(secrets.read, reference, plan.environ)
 
 
 async def rekey(plan: Plan) -> int:

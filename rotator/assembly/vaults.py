@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
-
+from rotator.assembly import references
 from rotator.assembly.plan import Plan
+from rotator.assembly.references import Read
 from rotator.core.ports import Clock
 from rotator.core.tokens import Secret
-from rotator.drivers import secrets, vault
+from rotator.drivers import vault
 from rotator.drivers.secrets import Reference
 from rotator.settings import SecretReference
-
-Read = Callable[[], Awaitable[Secret]]
 
 
 def of(name: str, plan: Plan, clock: Clock) -> vault.Vault:
@@ -60,9 +57,8 @@ def _app_role(name: str, plan: Plan) -> vault.Login:
 
 
 def _reader(plan: Plan, shape: SecretReference, key: str) -> Read:
-    reference = Reference(shape.kind, Secret(shape.value.get_secret_value()), key)
-    return lambda: asyncio.to_thread(secrets.read, reference, plan.environ)
+    return references.reader(plan, references.of(shape, key))
 
 
 def _file(plan: Plan, path: str, key: str) -> Read:
-    return lambda: asyncio.to_thread(secrets.read, Reference("file", Secret(path), key), plan.environ)
+    return references.reader(plan, Reference("file", Secret(path), key))

@@ -107,10 +107,6 @@ class Seal:
                 mend="find out who writes to the state; then `rotator state reset`",
             ) from None
 
-    def is_current(self, record: str) -> bool:
-        found = envelope(record)
-        return found is not None and found.key == self._key
-
     def _known(self, one: Envelope) -> AESGCM:
         cipher = self._ciphers.get(one.key)
         if cipher is None:

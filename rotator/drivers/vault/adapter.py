@@ -33,7 +33,7 @@ _ADDRESS_ERRORS = (
 
 
 # A replica that has not yet seen our last write says 412; it sees it within a blink, or something is wrong there.
-CATCHING_UP = (0.05, 0.1, 0.2, 0.4)
+CATCHING_UP = (0.05, 0.1, 0.2)
 
 
 class Index:
@@ -62,9 +62,9 @@ class Strict(hvac.adapters.JSONAdapter):
         raise_exception: bool = True,
         **kwargs: Any,
     ) -> dict[Any, Any]:
-        for pause in CATCHING_UP:
+        for pause in (*CATCHING_UP, None):
             outcome = self._exchange(method, url, self._seen(headers), **kwargs)
-            if not isinstance(outcome, Declined) or outcome.status != 412:
+            if pause is None or not isinstance(outcome, Declined) or outcome.status != 412:
                 break
             # On a worker thread, which has nothing else to do.
             time.sleep(pause)  # noqa: TID251

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -13,7 +13,7 @@ from rotator.core.errors import Overtaken, RotatorError, Unavailable
 from rotator.core.grants import Grant
 from rotator.core.policy import Moment
 from rotator.core.ports import Clock
-from rotator.drivers.vault import kv2, pages
+from rotator.drivers.vault import kv2, pages, rights
 from rotator.drivers.vault.client import Vault
 from rotator.drivers.vault.pages import Claim, Page
 
@@ -45,6 +45,7 @@ class Binder:
         self._mount = mount
         self._prefix = prefix
         self._clock = clock
+        self._mend = rights.mend(rights.of_state(mount, prefix))
         self._vault: Vault | None = None
         self.pages: dict[str, Page] = {}
         self.grants: dict[str, Grant] = {}
@@ -77,7 +78,7 @@ class Binder:
     async def call(self, do: Callable[[hvac.Client, str], T], *parts: str, deadline: timedelta | None = None) -> T:
         """Run ``do`` with a client and the path of an entry."""
         path = "/".join((self._prefix, *parts))
-        return await self._way().call(lambda client: do(client, path), deadline=deadline, mend=self._policy)
+        return await self._way().call(lambda client: do(client, path), deadline=deadline, mend=self._mend)
 
     # --- looking -----------------------------------------------------------------------------------------------
 
@@ -123,7 +124,7 @@ class Binder:
         async with self._order(name):
             before = self.pages.get(name)
             page = await self._fetch(name, LOOK_LIMIT)
-            is_new = before is not None and page.mark != before.mark and page.record != before.record
+            is_new = before is not None and page.record != before.record
             return [page.grant(name)] if is_new else []
 
     def ran_out(self, name: str, claim: Claim, moment: Moment) -> bool:
@@ -173,7 +174,7 @@ class Binder:
             raise
         if written is None:
             return None
-        return self._note(name, replace(wanted, version=written[0], created=written[1]))
+        return self._note(name, replace(wanted, version=written))
 
     async def end(self, name: str) -> None:
         """Delete a page that is empty. KV v2 deletes without check-and-set: what is written meanwhile goes with it."""
@@ -202,14 +203,19 @@ class Binder:
 
     def _note(self, name: str, page: Page) -> Page:
         """Keep in mind what stands there, and since when its claim was seen."""
-        grant, self.pages[name] = page.grant(name), page
+        before = self.pages.get(name)
+        # Most looks find what was there: it is not read again.
+        if before is None or before.record != page.record:
+            grant = page.grant(name)
+            if grant is None:
+                self.grants.pop(name, None)
+            else:
+                self.grants[name] = grant
         self._stale.discard(name)
-        if not page.version:
-            del self.pages[name]
-        if grant is None:
-            self.grants.pop(name, None)
+        if page.version:
+            self.pages[name] = page
         else:
-            self.grants[name] = grant
+            self.pages.pop(name, None)
         seen, moment = self._sights.get(name), self._clock.moment()
         if seen is None or seen[0] != page.claim or seen[1].boot_id != moment.boot_id:
             self._sights[name] = page.claim, moment
@@ -222,15 +228,3 @@ class Binder:
         if self._vault is None:
             raise Unavailable(f"the state {self.place} in Vault is not open")
         return self._vault
-
-    @property
-    def _policy(self) -> str:
-        return (
-            f'the policy needs path "{self._mount}/data/{self._prefix}/*" {{ capabilities = ["create", "update", '
-            f'"read"] }} and path "{self._mount}/metadata/{self._prefix}/*" {{ capabilities = ["create", "update", '
-            '"read", "list", "delete"] }'
-        )
-
-
-def by_name(found: Mapping[str, Grant]) -> list[Grant]:
-    return [grant for _, grant in sorted(found.items())]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rotator.drivers.vault import kv2
+from rotator.drivers.vault import kv2, rights
 from rotator.drivers.vault.client import Vault
 
 if TYPE_CHECKING:
@@ -28,11 +28,8 @@ class Directory:
 
     async def look(self) -> bool:
         """Look once: one request, and one for each entry. Whether anything changed."""
-        policy = (
-            f'the policy needs path "{self._mount}/metadata/{self._prefix}/" {{ capabilities = ["list"] }} and path '
-            f'"{self._mount}/data/{self._prefix}/*" {{ capabilities = ["read"] }}'
-        )
-        found = await self._vault.call(self._read, mend=policy)
+        mend = rights.mend(rights.of_folder(self._mount, self._prefix, ""))
+        found = await self._vault.call(self._read, mend=mend)
         for name in self.entries.keys() - found.keys():
             self._missed[name] = self._missed.get(name, 0) + 1
             if self._missed[name] < LOOKS:

@@ -18,7 +18,7 @@ from urllib.parse import quote
 from rotator.core import publication
 from rotator.core.errors import Misconfigured
 from rotator.core.publication import Found, Publication, Settled
-from rotator.drivers.vault import entries
+from rotator.drivers.vault import entries, rights
 from rotator.drivers.vault.answers import Declined
 from rotator.drivers.vault.client import Vault
 from rotator.drivers.vault.entries import Entry, judge
@@ -45,6 +45,7 @@ class Kv1Publisher:
         self._mount = mount
         self._path = path
         self._fields = dict(fields) if fields else None
+        self._mend = rights.mend(rights.of_kv1_target(mount, path, ""))
         self._is_checked = False
 
     @property
@@ -60,7 +61,7 @@ class Kv1Publisher:
         data = {**known, "lineage": wanted.lineage}
         if self._fields is not None:
             data = {key: publication.fill(template, known) for key, template in self._fields.items()}
-        there = await self._vault.call(self._read, mend=self._policy)
+        there = await self._vault.call(self._read, mend=self._mend)
         if there is not None and not data.keys() - there.keys() and {key: there[key] for key in data} == data:
             return Settled(Found.CURRENT, _mark(there))
         entry = Entry(0 if there is None else 1, data=there)
@@ -70,18 +71,18 @@ class Kv1Publisher:
         if not self._is_checked:
             await self._vault.call(self._check_mount)
             self._is_checked = True
-        await self._vault.call(lambda client: self._write(client, data), mend=self._policy)
+        await self._vault.call(lambda client: self._write(client, data), mend=self._mend)
         found = Found.ALTERED if self._fields is not None and settled.found is Found.FOREIGN else settled.found
         return Settled(found, _mark(data))
 
     async def remove(self, mark: str) -> bool:
         """Between the look and the deletion another may write: KV v1 knows no condition."""
-        there = await self._vault.call(self._read, mend=self._policy)
+        there = await self._vault.call(self._read, mend=self._mend)
         if there is None or _mark(there) != mark:
             return False
         await self._vault.call(
             lambda client: client.secrets.kv.v1.delete_secret(self._path, mount_point=self._mount),
-            mend=f'add to the policy: path "{self._mount}/{self._path}" {{ capabilities = ["delete"] }}',
+            mend=self._mend,
         )
         return True
 
@@ -109,10 +110,6 @@ class Kv1Publisher:
         options = (told.get("data") or {}).get("options")
         if isinstance(options, dict) and options.get("version") == "2":
             raise Misconfigured(f"{self._mount} is a KV v2 mount of Vault {self._vault.name}", mend="remove kv = 1")
-
-    @property
-    def _policy(self) -> str:
-        return f'the policy needs path "{self._mount}/{self._path}" {{ capabilities = ["create", "update", "read"] }}'
 
 
 def _mark(data: Mapping[str, Any]) -> str:

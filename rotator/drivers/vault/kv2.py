@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 # What stands in an old version is a spent refresh token: few are kept, for a person who must look.
 VERSIONS = 3
 
-Version = tuple[int, str, Mapping[str, Any]]
+Version = tuple[int, Mapping[str, Any]]
 
 
 def read(client: hvac.Client, mount: str, path: str) -> Version | None:
-    """(version, its birth, its data); None where there is no such entry. Raises StateDamaged where it was deleted."""
+    """(version, its data); None where there is no such entry. Raises StateDamaged where it was deleted."""
     try:
         told: Any = client.secrets.kv.v2.read_secret_version(path, mount_point=mount, raise_on_deleted_version=True)
     except Declined as declined:
@@ -42,11 +42,10 @@ def read(client: hvac.Client, mount: str, path: str) -> Version | None:
     content = told.get("data")
     if not isinstance(content, dict) or not isinstance(content.get("metadata"), dict):
         raise not_kv2(mount)
-    version, created = content["metadata"].get("version"), content["metadata"].get("created_time")
-    data = content.get("data")
+    version, data = content["metadata"].get("version"), content.get("data")
     if not isinstance(version, int) or not isinstance(data, dict):
         raise not_kv2(mount)
-    return version, str(created), data
+    return version, data
 
 
 def read_if_there(client: hvac.Client, mount: str, path: str) -> dict[str, Any] | None:
@@ -55,11 +54,11 @@ def read_if_there(client: hvac.Client, mount: str, path: str) -> dict[str, Any] 
         found = read(client, mount, path)
     except StateDamaged:
         return None
-    return None if found is None else dict(found[2])
+    return None if found is None else dict(found[1])
 
 
-def write(client: hvac.Client, mount: str, path: str, data: Mapping[str, str], version: int) -> tuple[int, str] | None:
-    """Check-and-set: the new version and its birth; None where ``version`` is not the current one.
+def write(client: hvac.Client, mount: str, path: str, data: Mapping[str, str], version: int) -> int | None:
+    """Check-and-set: the new version; None where ``version`` is not the current one.
 
     Raises Misconfigured where the mount deletes versions by itself: a state must not fade."""
     try:
@@ -76,7 +75,8 @@ def write(client: hvac.Client, mount: str, path: str, data: Mapping[str, str], v
             f"the mount {mount} deletes versions by itself (delete_version_after): a state there would fade away",
             mend=f"write {mount}/config with delete_version_after=0s, or name another mount in state.url",
         )
-    return metadata["version"], str(metadata.get("created_time"))
+    written: int = metadata["version"]
+    return written
 
 
 def keep_few(client: hvac.Client, mount: str, path: str) -> None:

@@ -43,20 +43,14 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """``version`` and ``created`` name the KV version, 0 where there is no entry; ``at`` is the latest wall time of a
-    write to it. A grant that was retired leaves a page of deliveries."""
+    """``version`` is that of KV, 0 where there is no entry; ``at`` is the latest wall time of a write to it. A grant
+    that was retired leaves a page of deliveries."""
 
     version: int = 0
-    created: str = ""
     record: str = field(default="", repr=False)
     claim: Claim = field(default_factory=Claim)
     deliveries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     at: int | None = None
-
-    @property
-    def mark(self) -> tuple[int, str]:
-        """An entry that was deleted and made again, or came from a backup, counts versions anew."""
-        return self.version, self.created
 
     @property
     def is_empty(self) -> bool:
@@ -89,7 +83,7 @@ class Page:
         }  # fmt: skip
 
 
-def read(name: str, version: int, created: str, data: Mapping[str, Any]) -> Page:
+def read(name: str, version: int, data: Mapping[str, Any]) -> Page:
     """Raises StateDamaged for what is none of ours."""
     try:
         claim = json.loads(data["lease"])
@@ -97,7 +91,7 @@ def read(name: str, version: int, created: str, data: Mapping[str, Any]) -> Page
         if not isinstance(data["record"], str) or not isinstance(deliveries, dict):
             raise TypeError
         return Page(
-            version, created, data["record"],
+            version, data["record"],
             Claim(
                 str(claim["owner"]), int(claim["fence"]), _span(claim["span"]), str(claim["boot"]),
                 _span(claim["until"]),

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from rotator.drivers.vault.client import Vault
-
 if TYPE_CHECKING:
     import hvac
+
+    from rotator.drivers.vault.client import Vault
 
 ORDER = ("create", "read", "update", "delete", "list")
 
@@ -111,6 +111,11 @@ async def ask_lacking(vault: Vault, needed: Sequence[Right], limit: timedelta) -
     told = (await vault.call(ask, deadline=limit)).get("data")
     known = told if isinstance(told, dict) else {}
     return lacking(needed, {path: has for path in paths if isinstance(has := known.get(path), list)})
+
+
+def mend(needed: Iterable[Right]) -> str:
+    """What to tell where Vault refused: what the policy must have."""
+    return f"the policy needs {' and '.join(line(one) for one in needed)}"
 
 
 def _listed(capabilities: frozenset[str]) -> str:

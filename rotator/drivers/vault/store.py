@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Protocol
 
 from rotator.core import records
 from rotator.core.errors import Overtaken, StateDamaged, Unavailable
@@ -42,8 +42,8 @@ class VaultStore:
 
     ``dial`` makes a login of the store's own: a slow target must not hold up a save. ``host`` names this machine:
     places in its file system are known to its daemons alone. ``lock`` is held while it is open: it keeps a second
-    daemon from our files. ``read_only`` makes nothing of ours, and writes raise
-    Unavailable. All calls come from one event loop."""
+    daemon from our files. ``read_only`` makes nothing of ours, and writes raise Unavailable. All calls come from one
+    event loop."""
 
     follows = True
 
@@ -109,7 +109,7 @@ class VaultStore:
 
     async def grants(self) -> Sequence[Grant]:
         await self._binder.read_all()
-        return binder.by_name(self._binder.grants)
+        return [grant for _, grant in sorted(self._binder.grants.items())]
 
     async def due(self, now: datetime, limit: int) -> Sequence[str]:
         await self._binder.load()
@@ -265,7 +265,7 @@ class VaultStore:
         found = await self._binder.call(lambda client, path: kv2.read(client, self._mount, path), META)
         if found is None:
             return None
-        data: Mapping[str, Any] = found[2]
+        version, data = found
         try:
             key = base64.b64decode(data["key"], validate=True)
             high_water = int(data["high_water"]) if data["high_water"] else None
@@ -276,7 +276,7 @@ class VaultStore:
                 f"{self._binder.place}/{META} in Vault was not written by rotator, or was changed",
                 mend="bring back an earlier version (`bao kv rollback`)",
             ) from None
-        return found[0], key, high_water
+        return version, key, high_water
 
     async def _write_meta(self, version: int, key: bytes, high_water: int | None) -> bool:
         data = {"key": base64.b64encode(key).decode(), "high_water": "" if high_water is None else str(high_water)}

@@ -9,6 +9,7 @@ import base64
 from typing import TYPE_CHECKING, Any
 
 from rotator.core.errors import Misconfigured
+from rotator.drivers.vault import rights
 from rotator.drivers.vault.answers import Declined
 from rotator.drivers.vault.client import Vault
 
@@ -22,8 +23,7 @@ async def make(vault: Vault, mount: str, key: str) -> tuple[bytes, str]:
     def ask(client: hvac.Client) -> Any:
         return client.adapter.post(f"/v1/{mount}/datakey/plaintext/{key}", json={"bits": 256})
 
-    mend = f'add to the policy: path "{mount}/datakey/plaintext/{key}" {{ capabilities = ["update"] }}'
-    data = (await vault.call(ask, mend=mend)).get("data") or {}
+    data = (await vault.call(ask, mend=rights.mend(rights.of_transit(mount, key)))).get("data") or {}
     return _bytes(data.get("plaintext"), mount, key), str(data["ciphertext"])
 
 
@@ -38,8 +38,7 @@ async def unwrap(vault: Vault, mount: str, key: str, wrapped: str) -> bytes:
                 return None
             raise
 
-    mend = f'add to the policy: path "{mount}/decrypt/{key}" {{ capabilities = ["update"] }}'
-    told = await vault.call(ask, mend=mend)
+    told = await vault.call(ask, mend=rights.mend(rights.of_transit(mount, key)))
     if told is None:
         raise Misconfigured(
             f"the transit key {mount}/{key} of Vault {vault.name} did not wrap the key of the state",
