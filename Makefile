@@ -30,7 +30,8 @@ soak: $(VENV)/.test
 	FAULTS=all CHAOS_ROUNDS=10 TTL_SECONDS=3600 $(BIN)/python -m pytest tests/faults $(PYTEST)
 
 docs: $(VENV)/.test
-	DOCS=write $(BIN)/python -m pytest -q tests/drivers/test_oauth_document.py tests/simulation/test_crash_points.py
+	DOCS=write $(BIN)/python -m pytest -q tests/drivers/test_oauth_document.py tests/simulation/test_crash_points.py \
+		tests/frontends/test_messages_document.py
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks

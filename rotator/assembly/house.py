@@ -48,11 +48,8 @@ def build(plan: Plan, *, log_level: str | None = None) -> Built:
     store = states.store(plan, system_clock, dice)
     bus = Bus(system_clock.now)
     settings = plan.settings
-    form = telemetry.choose(settings.log.format, sys.stderr, plan.environ)
     level = telemetry.level(log_level or settings.log.level)
-    log = telemetry.LogListener(
-        sys.stderr, form, threshold=level, colour=telemetry.is_colourful(sys.stderr, plan.environ)
-    )
+    log = _log(plan, level)
     bus.join("log", log)
 
     async def reread() -> Roster:
@@ -101,6 +98,16 @@ def build(plan: Plan, *, log_level: str | None = None) -> Built:
 
     control = _LateControl(control_path(plan), daemon, on_defect)
     return Built(daemon, (control, _Logout(lambda: discovery)), log, level)
+
+
+def _log(plan: Plan, level: events.Level) -> telemetry.LogListener:
+    return telemetry.LogListener(
+        sys.stderr,
+        telemetry.choose(plan.settings.log.format, sys.stderr, plan.environ),
+        threshold=level,
+        colour=telemetry.is_colourful(sys.stderr, plan.environ),
+        journal=telemetry.Journal(),
+    )
 
 
 class _Logout:

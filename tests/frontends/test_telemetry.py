@@ -7,12 +7,14 @@ import json
 import logging
 import os
 import pty
+import socket
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TextIO
 
 import pytest
@@ -21,7 +23,7 @@ from rotator.core import events
 from rotator.core.events import Level
 from rotator.core.tokens import MASK, Secret
 from rotator.frontends import telemetry
-from rotator.frontends.telemetry import Form, LogListener
+from rotator.frontends.telemetry import Form, Journal, LogListener
 
 AT = datetime(2026, 11, 23, 4, 5, 6, 789123, tzinfo=UTC)
 SECRET = "s3cr3t-0123456789"
@@ -346,3 +348,75 @@ def test_lines_of_several_threads_do_not_mix() -> None:
         for thread in threads:
             thread.join()
         assert len(documents(stream)) == 200
+
+
+# --- the journal's own protocol -----------------------------------------------------------------------------------
+
+
+def entries(datagrams: list[bytes]) -> list[dict[str, str]]:
+    """Read as journald reads them: a name, the length of the value, the value."""
+    found = []
+    for datagram in datagrams:
+        pairs, rest = {}, datagram
+        while rest:
+            name, _, rest = rest.partition(b"\n")
+            length = int.from_bytes(rest[:8], "little")
+            pairs[name.decode()] = rest[8 : 8 + length].decode()
+            assert rest[8 + length : 9 + length] == b"\n"
+            rest = rest[9 + length :]
+        found.append(pairs)
+    return found
+
+
+@contextmanager
+def journald(folder: Path) -> Iterator[tuple[str, socket.socket]]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(str(folder / "journal"))
+        receiver.setblocking(False)
+        yield str(folder / "journal"), receiver
+
+
+def test_every_field_of_an_event_is_a_field_of_its_journal_entry(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    with journald(tmp_path) as (address, receiver):
+        LogListener(stream, Form.JOURNAL, journal=Journal(address))(failed(reason='a "b"\nPRIORITY=0'))
+        (entry,) = entries([receiver.recv(65536)])
+    assert entry == {
+        "MESSAGE": 'billing: target app not written: a "b"\\nPRIORITY=0; tried again in 5s',
+        "PRIORITY": "3",
+        "SYSLOG_IDENTIFIER": "rotator",
+        "MESSAGE_ID": telemetry.message_id("delivery.failed"),
+        "ROTATOR_EVENT": "delivery.failed",
+        "ROTATOR_GRANT": "billing",
+        "ROTATOR_TARGET": "app",
+        "ROTATOR_REASON": 'a "b"\nPRIORITY=0',
+        "ROTATOR_RETRY_AT": "2026-11-23T04:05:11.789Z",
+    }
+    assert stream.getvalue() == "", "told once"
+
+
+def test_without_a_journald_the_line_goes_to_the_stream(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    listener = LogListener(stream, Form.JOURNAL, journal=Journal(str(tmp_path / "nobody")))
+    listener(failed())
+    assert stream.getvalue().startswith("<3>billing: target app not written")
+    assert listener.lost == 0
+
+
+def test_a_journald_that_reads_nothing_holds_nobody_up(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    with journald(tmp_path) as (address, _receiver):
+        listener = LogListener(stream, Form.JOURNAL, journal=Journal(address))
+        for number in range(2000):
+            listener(rotated(generation=number))
+    assert stream.getvalue().count("\n") > 0, "what did not fit the queue is on the stream"
+    assert listener.lost == 0
+
+
+def test_only_the_journal_form_uses_the_journal(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    with journald(tmp_path) as (address, receiver):
+        LogListener(stream, Form.JSON, journal=Journal(address))(failed())
+        with pytest.raises(BlockingIOError):
+            receiver.recv(65536)
+    assert stream.getvalue()

@@ -6,6 +6,19 @@ have credentials and query strings taken out.
 
 from rotator.frontends.telemetry.foreign import redact, setup
 from rotator.frontends.telemetry.forms import Form, choose, is_colourful, is_journal, level
+from rotator.frontends.telemetry.journal import Journal, field_name, message_id
 from rotator.frontends.telemetry.lines import LogListener
 
-__all__ = ["Form", "LogListener", "choose", "is_colourful", "is_journal", "level", "redact", "setup"]
+__all__ = [
+    "Form",
+    "Journal",
+    "LogListener",
+    "choose",
+    "field_name",
+    "is_colourful",
+    "is_journal",
+    "level",
+    "message_id",
+    "redact",
+    "setup",
+]

@@ -91,7 +91,7 @@ def renderer(form: Form, colour: bool) -> Render:
 
 
 def _journal(level: Level, name: str, message: str, at: datetime, fields: Fields) -> str:
-    return f"<{level.value}>{_escaped(message)} {_pairs({'event': name, **_only(fields, IN_JOURNAL)})}"
+    return f"<{level.value}>{escaped(message)} {_pairs({'event': name, **_only(fields, IN_JOURNAL)})}"
 
 
 def _json(level: Level, name: str, message: str, at: datetime, fields: Fields) -> str:
@@ -100,19 +100,19 @@ def _json(level: Level, name: str, message: str, at: datetime, fields: Fields) -
 
 
 def _logfmt(level: Level, name: str, message: str, at: datetime, fields: Fields) -> str:
-    head = {"time": stamp(at), "level": level.name.lower(), "event": name, "message": _escaped(message)}
+    head = {"time": stamp(at), "level": level.name.lower(), "event": name, "message": escaped(message)}
     return _pairs({**head, **{key: _flat(value) for key, value in fields.items()}})
 
 
 def _text(level: Level, name: str, message: str, at: datetime, fields: Fields) -> str:
     pairs = _pairs({"event": name, **_only(fields, IN_TEXT)})
-    return f"{stamp(at)} {level.name.lower():{WIDEST_LEVEL}} {_escaped(message)} {pairs}"
+    return f"{stamp(at)} {level.name.lower():{WIDEST_LEVEL}} {escaped(message)} {pairs}"
 
 
 def _coloured(level: Level, name: str, message: str, at: datetime, fields: Fields) -> str:
     word = f"{COLOURS.get(level, GREEN)}{level.name.lower():{WIDEST_LEVEL}}{PLAIN}"
     pairs = _pairs({"event": name, **_only(fields, IN_TEXT)})
-    return f"{DIM}{stamp(at)}{PLAIN} {word} {BOLD}{_escaped(message)}{PLAIN} {DIM}{pairs}{PLAIN}"
+    return f"{DIM}{stamp(at)}{PLAIN} {word} {BOLD}{escaped(message)}{PLAIN} {DIM}{pairs}{PLAIN}"
 
 
 def _pairs(fields: Fields) -> str:
@@ -153,14 +153,14 @@ def plain(value: Any) -> Any:
 def _flat(value: Any) -> Any:
     if isinstance(value, list):
         return ",".join(str(_flat(one)) for one in value)
-    return _escaped(value) if isinstance(value, str) else value
+    return escaped(value) if isinstance(value, str) else value
 
 
 def _only(fields: Fields, names: tuple[str, ...]) -> Fields:
     return {name: _flat(fields[name]) for name in names if name in fields}
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Printable and on one line: what a provider wrote can neither forge a line nor move a cursor."""
     if text.isprintable():
         return text

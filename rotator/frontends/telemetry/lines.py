@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
 from collections import OrderedDict
@@ -12,6 +13,7 @@ from typing import TextIO
 from rotator.core.events import Event, Level
 from rotator.frontends.telemetry import forms
 from rotator.frontends.telemetry.forms import Fields, Form
+from rotator.frontends.telemetry.journal import Journal
 
 QUIET_FOR = timedelta(seconds=60)
 # Kinds of lines that are remembered for their repeats: some 100 bytes each.
@@ -23,11 +25,21 @@ class LogListener:
 
     What was told within the last 60 s is counted instead of told again; the next one that is told says how many were
     left out (``repeated``). Two events are the same where every field but their times is. Safe to call from any
-    thread. ``lost`` counts lines that the stream did not take.
+    thread. ``lost`` counts lines that the stream did not take. With ``Form.JOURNAL`` and a ``journal`` each becomes an
+    entry with fields, and a line on the stream only where journald does not take it.
     """
 
-    def __init__(self, stream: TextIO, form: Form, *, threshold: Level = Level.INFO, colour: bool = False) -> None:
+    def __init__(
+        self,
+        stream: TextIO,
+        form: Form,
+        *,
+        threshold: Level = Level.INFO,
+        colour: bool = False,
+        journal: Journal | None = None,
+    ) -> None:
         self._stream = stream
+        self._journal = journal if form is Form.JOURNAL else None
         self._render = forms.renderer(form, colour)
         self._threshold = threshold
         self._repeats = _Repeats()
@@ -58,12 +70,19 @@ class LogListener:
             if left_out:
                 fields = {**fields, "repeated": left_out}
             shown = {key: forms.plain(value) for key, value in fields.items() if value is not None}
-            try:
-                self._stream.write(self._render(level, name, forms.plain(message), at, shown) + "\n")
-                self._stream.flush()
-            # ValueError: the stream is closed, or cannot encode this.
-            except (OSError, ValueError):
-                self.lost += 1
+            self._put(level, name, forms.plain(message), at, shown)
+
+    def _put(self, level: Level, name: str, message: str, at: datetime, fields: Fields) -> None:
+        if self._journal is not None:
+            with contextlib.suppress(OSError):
+                self._journal.send(level, name, forms.escaped(message), at, fields)
+                return
+        try:
+            self._stream.write(self._render(level, name, message, at, fields) + "\n")
+            self._stream.flush()
+        # ValueError: the stream is closed, or cannot encode this.
+        except (OSError, ValueError):
+            self.lost += 1
 
 
 class _Repeats:
