@@ -1,14 +1,15 @@
 # Two commands need nothing but Python >= 3.11, make and the package index:
 #   make demo    the main job on an emulated provider
 #   make test    the tests; what needs a component that is absent is skipped with a reason
-# Then: make faults (faults of the machine, as root), make check (lint, types, contracts), make bench (figures),
+# Then: make faults (faults of the machine, as root), make booted (the Debian package under a real systemd, as root),
+# make check (lint, types, contracts), make bench (figures),
 # make soak SEEDS=20000 (all matrices, whole), make docs (the pages that tests write).
 PYTHON ?= python3
 VENV   ?= .venv
 SEEDS  ?= 20000
 BIN    := $(VENV)/bin
 
-.PHONY: demo test faults soak bench docs lint types contracts check requirements clean
+.PHONY: demo test faults booted deb soak bench docs lint types contracts check requirements clean
 
 demo: $(VENV)/.run
 	$(BIN)/rotator demo
@@ -18,20 +19,28 @@ test: $(VENV)/.test
 	$(BIN)/python -m coverage run -m pytest tests/core tests/engine $(PYTEST)
 	$(BIN)/python -m coverage combine -q
 	$(BIN)/python -m coverage report --skip-covered --include='rotator/core/*,rotator/engine/*' --fail-under=95
-	$(BIN)/python -m pytest --ignore=tests/core --ignore=tests/engine --ignore=tests/faults $(PYTEST)
+	$(BIN)/python -m pytest --ignore=tests/core --ignore=tests/engine --ignore=tests/faults --ignore=tests/booted $(PYTEST)
 
 # Real faults of the machine on the real process: root, mounts, a tracer. The subset that stands for all.
 faults: $(VENV)/.test
 	$(BIN)/python -m pytest tests/faults $(PYTEST)
+
+# The Debian package in a booted systemd: root, systemd-container, mmdebstrap.
+booted: deb
+	$(BIN)/python -m pytest tests/booted $(PYTEST)
+
+deb: $(VENV)/.test
+	$(BIN)/python packaging/deb.py
 
 soak: $(VENV)/.test
 	SEEDS=$(SEEDS) $(BIN)/python -m pytest tests/simulation $(PYTEST)
 	WALKS=5000 FUZZ=5000 $(BIN)/python -m pytest tests/core/test_lifecycle_walks.py tests/drivers/test_oauth_fuzz.py $(PYTEST)
 	FAULTS=all CHAOS_ROUNDS=10 TTL_SECONDS=3600 $(BIN)/python -m pytest tests/faults $(PYTEST)
 
-docs: $(VENV)/.test
+docs: deb
 	DOCS=write $(BIN)/python -m pytest -q tests/drivers/test_oauth_document.py tests/simulation/test_crash_points.py \
 		tests/frontends/test_messages_document.py
+	DOCS=write $(BIN)/python -m pytest -q tests/booted/test_fresh_machine.py
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks

@@ -77,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
     _daemon_words(commands)
     _order_words(commands)
     _look_words(commands)
+    _host_words(commands)
     _lab_words(commands)
     return top
 
@@ -130,6 +131,19 @@ def _look_words(commands: _Commands) -> None:
     )
     _word(commands, "rekey", "look", "write the stored state anew under state.seal as it is configured now")
     _word(commands, "version", "look", "print the version", config=False)
+
+
+def _host_words(commands: _Commands) -> None:
+    install = _word(commands, "install", "host", "put units, user, folders and a configuration in place", config=False)
+    install.add_argument("--systemd", action="store_true", help="for systemd")
+    install.add_argument("--program", metavar="FILE", help="what the units start (default: this program)")
+    uninstall = _word(commands, "uninstall", "host", "stop the services and take their files away", config=False)
+    uninstall.add_argument("--purge", action="store_true", help="configuration, credentials and state too")
+    uninstall.add_argument("--yes", action="store_true", help="do not ask")
+    for made in (install, uninstall):
+        made.add_argument("--prefix", metavar="DIR", default="/usr/local", help="of units (default: %(default)s)")
+        made.add_argument("--root", metavar="DIR", default="/", help="stage below DIR; nothing else is done")
+        made.add_argument("-n", "--dry-run", action="store_true", help="print what would be done")
 
 
 def _lab_words(commands: _Commands) -> None:

@@ -24,6 +24,8 @@ LARGEST = 64 << 10
 # Reading takes microseconds. Longer means a network file system that hangs, and that may be for ever.
 PATIENCE = timedelta(seconds=10)
 VAULT = "vault"
+# LoadCredential= of a folder puts its own id in front of each file's name (systemd.exec(5)); these are our units' ids.
+FOLDERS = ("rotator_", "encrypted_")
 
 Elsewhere = Callable[["Reference"], Awaitable[Secret]]
 
@@ -102,7 +104,8 @@ def _path(reference: Reference, environ: Mapping[str, str]) -> str:
             f"{reference.key}: there is no credential {name}, as $CREDENTIALS_DIRECTORY is not set",
             mend=f"start rotator by systemd with LoadCredential={name}, or use {{ file = … }}",
         )
-    return f"{directory}/{name}"
+    whole = [f"{directory}/{before}{name}" for before in ("", *FOLDERS)]
+    return next((path for path in whole if os.path.lexists(path)), whole[0])
 
 
 def _read_file(path: str, reference: Reference) -> tuple[bytes, os.stat_result, bool]:
@@ -131,7 +134,8 @@ def _untold(path: str, reference: Reference, error: OSError) -> str:
 
 def _mend(path: str, reference: Reference, error: OSError) -> str:
     if reference.kind == "credential":
-        return f"add LoadCredential={reference.value.reveal()} to the unit and restart it"
+        name = reference.value.reveal()
+        return f"write /etc/rotator/credentials/{name} or add LoadCredential={name} to the unit, and restart it"
     if isinstance(error, PermissionError):
         return f"let the user that runs rotator read it: chgrp its group to {path} and chmod 0640"
     return "write the secret there" if isinstance(error, FileNotFoundError) else "mend the file system or the path"

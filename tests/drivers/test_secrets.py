@@ -140,7 +140,10 @@ def test_a_check_makes_every_failure_a_matter_of_configuration(tmp_path: Path) -
 def test_a_credential_that_is_missing_names_the_line_of_the_unit(tmp_path: Path) -> None:
     with pytest.raises(Unavailable) as caught:
         secrets.read(reference("credential", "pw"), {"CREDENTIALS_DIRECTORY": str(tmp_path)})
-    assert str(caught.value) == (f"{KEY}: {tmp_path}/pw is missing; add LoadCredential=pw to the unit and restart it")
+    assert str(caught.value) == (
+        f"{KEY}: {tmp_path}/pw is missing; write /etc/rotator/credentials/pw or add "
+        "LoadCredential=pw to the unit, and restart it"
+    )
 
 
 def test_a_file_that_our_user_may_not_read_says_so(tmp_path: Path) -> None:
@@ -380,3 +383,13 @@ def test_what_was_never_read_cannot_be_served() -> None:
 
 def test_a_check_does_not_look_elsewhere() -> None:
     assert secrets.check(reference("vault", "secret/billing#password"), {}) is None
+
+
+@pytest.mark.parametrize("name", ["rotator_pw", "encrypted_pw"])
+def test_a_file_of_the_folder_that_our_units_load_goes_by_its_own_name(tmp_path: Path, name: str) -> None:
+    """systemd.exec(5): LoadCredential=ID:FOLDER makes a credential ID_FILE of each file."""
+    (tmp_path / name).write_text("from a folder")
+    environ = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    assert secrets.read(reference("credential", "pw"), environ).reveal() == "from a folder"
+    (tmp_path / "pw").write_text("its own line of the unit")
+    assert secrets.read(reference("credential", "pw"), environ).reveal() == "its own line of the unit"
