@@ -2,14 +2,14 @@
 #   make demo    the main job on an emulated provider
 #   make test    the tests; what needs a component that is absent is skipped with a reason
 # Then: make faults (faults of the machine, as root), make booted (the Debian package under a real systemd, as root),
-# make check (lint, types, contracts), make bench (figures),
+# make container (the image, as root), make check (lint, types, contracts), make bench (figures),
 # make soak SEEDS=20000 (all matrices, whole), make docs (the pages that tests write).
 PYTHON ?= python3
 VENV   ?= .venv
 SEEDS  ?= 20000
 BIN    := $(VENV)/bin
 
-.PHONY: demo test faults booted deb soak bench docs lint types contracts check requirements clean
+.PHONY: demo test faults booted container deb soak bench docs lint types contracts check requirements clean
 
 demo: $(VENV)/.run
 	$(BIN)/rotator demo
@@ -19,11 +19,16 @@ test: $(VENV)/.test
 	$(BIN)/python -m coverage run -m pytest tests/core tests/engine $(PYTEST)
 	$(BIN)/python -m coverage combine -q
 	$(BIN)/python -m coverage report --skip-covered --include='rotator/core/*,rotator/engine/*' --fail-under=95
-	$(BIN)/python -m pytest --ignore=tests/core --ignore=tests/engine --ignore=tests/faults --ignore=tests/booted $(PYTEST)
+	$(BIN)/python -m pytest --ignore=tests/core --ignore=tests/engine --ignore=tests/faults --ignore=tests/booted \
+		--ignore=tests/container $(PYTEST)
 
 # Real faults of the machine on the real process: root, mounts, a tracer. The subset that stands for all.
 faults: $(VENV)/.test
 	$(BIN)/python -m pytest tests/faults $(PYTEST)
+
+# The image, built and run: root, buildah, podman, runc, mmdebstrap.
+container: $(VENV)/.test
+	$(BIN)/python -m pytest tests/container $(PYTEST)
 
 # The Debian package in a booted systemd: root, systemd-container, mmdebstrap.
 booted: deb

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import rotator
 from rotator.assembly import plan as plans
 from rotator.assembly import states
+from rotator.assembly.inputs import Inputs
 from rotator.assembly.plan import Plan
 from rotator.assembly.roster import ConfiguredRoster
 from rotator.core import events
@@ -54,6 +55,7 @@ def build(plan: Plan, *, log_level: str | None = None) -> Built:
 
     async def reread() -> Roster:
         fresh = replace(plans.read(plan.config, plan.environ), unwrapped=plan.unwrapped)
+        inputs.use(fresh)
         return ConfiguredRoster(fresh, system_clock, store.key, discovered(fresh))
 
     discovery: Discovery | None = None
@@ -97,7 +99,8 @@ def build(plan: Plan, *, log_level: str | None = None) -> Built:
         bus.tell(events.TaskFailed(at=system_clock.now(), doing=doing, error=type(error).__name__))
 
     control = _LateControl(control_path(plan), daemon, on_defect)
-    return Built(daemon, (control, _Logout(lambda: discovery)), log, level)
+    inputs = Inputs(plan, daemon.look_at_secrets)
+    return Built(daemon, (control, inputs, _Logout(lambda: discovery)), log, level)
 
 
 def _log(plan: Plan, level: events.Level) -> telemetry.LogListener:

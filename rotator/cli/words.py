@@ -77,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
     _daemon_words(commands)
     _order_words(commands)
     _look_words(commands)
+    _health_word(commands)
     _host_words(commands)
     _lab_words(commands)
     return top
@@ -131,6 +132,11 @@ def _look_words(commands: _Commands) -> None:
     )
     _word(commands, "rekey", "look", "write the stored state anew under state.seal as it is configured now")
     _word(commands, "version", "look", "print the version", config=False)
+
+
+def _health_word(commands: _Commands) -> None:
+    health = _word(commands, "health", "health", "is every grant published? for probes")
+    health.add_argument("--live", action="store_true", help="only ask whether the daemon answers")
 
 
 def _host_words(commands: _Commands) -> None:

@@ -95,6 +95,12 @@ def check(reference: Reference, environ: Mapping[str, str]) -> str | None:
     raise Misconfigured(told, mend=f"run chmod o-rwx {path}")
 
 
+def path(reference: Reference, environ: Mapping[str, str]) -> str | None:
+    """The file that a secret is in; None for one that is in no file. Raises Misconfigured for a credential where there
+    are none."""
+    return _path(reference, environ) if reference.kind in ("file", "credential") else None
+
+
 def _path(reference: Reference, environ: Mapping[str, str]) -> str:
     if reference.kind == "file":
         return reference.value.reveal()

@@ -72,6 +72,10 @@ class Daemon:
         self._reload_asked = True
         self._on_change()
 
+    def look_at_secrets(self) -> None:
+        """A secret has changed (its file was replaced); the regular look would find that too, but later."""
+        self._open().look_at_secrets()
+
     async def serve(self, faces: Sequence[Face] = ()) -> None:
         """Run until `stop`. Raises what keeps it from starting: Overtaken, StateDamaged, Misconfigured."""
         async with AsyncExitStack() as stack:

@@ -131,6 +131,12 @@ class Scheduler:
             self._alarm.set(self._next(upcoming, now))
         return True
 
+    def look_at_secrets(self) -> None:
+        """A secret has changed: what rests until its credentials do is looked at now."""
+        for desk in self._desks.odd():
+            desk.look_at = self._moment.now
+        self.ring()
+
     def follow(self) -> None:
         """Ask what other daemons at the same store saved."""
         self._crew.start(("follow",), self._turns.follow)
