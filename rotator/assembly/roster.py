@@ -48,7 +48,7 @@ class ConfiguredRoster:
     def publisher_at(self, location: str) -> Publisher | None:
         path = files.parse_location(location)
         if path is not None:
-            return files.FilePublisher(path)
+            return files.at(path)
         if not location.startswith("vault"):
             return None
         from rotator.drivers import vault
@@ -175,10 +175,13 @@ def _reference(shape: SecretReference | None, key: str) -> Reference | None:
     return None if shape is None else of(shape, key)
 
 
-def _file(plan: Plan, target: Target) -> files.FilePublisher:
-    assert target.file is not None  # noqa: S101 (the settings know that it is one of two)
-    relative = not target.file.startswith("/")
-    path = plans.runtime_directory(plan) / target.file
+def _file(plan: Plan, target: Target) -> files.FilePublisher | files.BundlePublisher:
+    assert target.place is not None  # noqa: S101 (the settings know that it is not in a Vault)
+    path, relative = plans.runtime_directory(plan) / target.place, not target.place.startswith("/")
+    if target.directory is not None:
+        return files.BundlePublisher(
+            path, target.bundled, mode=target.file_mode, group=target.group, make_parents=relative
+        )
     return files.FilePublisher(
         path, form=target.file_format, template=target.template or "", mode=target.file_mode, group=target.group,
         make_parents=relative,
@@ -191,9 +194,9 @@ def references(plan: Plan) -> Iterator[Reference]:
         yield of(shape, key)
 
 
-def files_of(plan: Plan) -> Iterator[tuple[str, files.FilePublisher]]:
+def files_of(plan: Plan) -> Iterator[tuple[str, files.FilePublisher | files.BundlePublisher]]:
     """Every file target with its key."""
     for name, grant in plan.settings.grants.items():
         for target, one in grant.targets.items():
-            if one.file is not None:
+            if one.place is not None:
                 yield f"grants.{name}.targets.{target}", _file(plan, one)

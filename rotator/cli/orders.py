@@ -10,10 +10,10 @@ import json
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from rotator import assembly
+from rotator.cli import secrets
 from rotator.core.errors import BadUsage, Transient, Unavailable
 from rotator.core.tokens import Secret
 from rotator.engine.daemon import Daemon
@@ -52,9 +52,9 @@ def authorize(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         raise BadUsage(f"no grant is named {name!r}", mend=f"add [grants.{name}] to the configuration")
     password = refresh = None
     if arguments.refresh_token is not None:
-        refresh = _read_secret(arguments.refresh_token, "--refresh-token")
+        refresh = secrets.read(arguments.refresh_token, "--refresh-token")
     elif arguments.password_file is not None:
-        password = _read_secret(arguments.password_file, "--password-file")
+        password = secrets.read(arguments.password_file, "--password-file")
     else:
         password = _ask(f"Password of {plan.settings.grants[name].username or 'the user'} for {name}: ")
     document = _order(
@@ -126,18 +126,6 @@ def _order(
             return await act(daemon)
 
     return asyncio.run(alone())
-
-
-def _read_secret(path: str, option: str) -> Secret:
-    try:
-        raw = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise BadUsage(f"{option}: {path} cannot be read: {reason}") from None
-    value = raw[:-1] if raw.endswith("\n") else raw
-    if not value or "\x00" in value or "\n" in value:
-        raise BadUsage(f"{option}: expected one line with the secret", mend="nothing was sent")
-    return Secret(value)
 
 
 def _ask(prompt: str) -> Secret:

@@ -77,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
     _daemon_words(commands)
     _order_words(commands)
     _look_words(commands)
+    _init_word(commands)
     _health_word(commands)
     _host_words(commands)
     _lab_words(commands)
@@ -132,6 +133,30 @@ def _look_words(commands: _Commands) -> None:
     )
     _word(commands, "rekey", "look", "write the stored state anew under state.seal as it is configured now")
     _word(commands, "version", "look", "print the version", config=False)
+
+
+def _init_word(commands: _Commands) -> None:
+    init = _word(commands, "init", "init", "write a first grant: configuration and secrets, asked for or given")
+    init.add_argument("--grant", metavar="NAME", help="its name (default: billing)")
+    init.add_argument("--provider", metavar="NAME", help="omnifund, omnifund-sandbox, or one of your own")
+    init.add_argument("--token-url", metavar="URL", help="of a provider that is not known yet")
+    init.add_argument("--client-id", metavar="ID", help="what the provider calls the client")
+    init.add_argument("--client-secret-file", metavar="FILE", help="read it from FILE, - for stdin (default: ask)")
+    init.add_argument("--username", metavar="NAME", help="the resource owner")
+    init.add_argument("--password-file", metavar="FILE", help="read it from FILE, - for stdin (default: ask)")
+    init.add_argument("--target", metavar="FILE", help="where the token is published (default: GRANT/token)")
+    init.add_argument("--group", metavar="GROUP", help="who may read it")
+    init.add_argument(
+        "--secrets", choices=("files", "credentials", "encrypted", "kubernetes"),
+        help="where secrets are put (default: encrypted credentials under systemd as root, else files)",
+    )  # fmt: skip
+    init.add_argument(
+        "--manifest", metavar="FILE", type=Path, default=Path("rotator-secret.yaml"),
+        help="of --secrets kubernetes (default: %(default)s)",
+    )  # fmt: skip
+    init.add_argument("--trial", action="store_true", help="prove it by one login first; its tokens are not kept")
+    init.add_argument("--no-input", action="store_true", help="ask for nothing")
+    init.add_argument("-f", "--force", action="store_true", help="overwrite secrets that are there")
 
 
 def _health_word(commands: _Commands) -> None:

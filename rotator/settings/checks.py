@@ -164,15 +164,23 @@ def _of_grant(
         yield Problem((*path, "budget", "apart"), "must be shorter than budget.window")
 
 
+# Which keys belong to which kind of target.
+KEYS_OF = {
+    "file": ("format", "template", "mode", "group"),
+    "directory": ("files", "mode", "group"),
+    "vault": ("fields", "max_versions", "kv"),
+}
+
+
 def _of_target(path: Path, target: Target, vaults: Iterable[str]) -> Iterator[Problem]:
-    chosen = [key for key in ("file", "vault") if getattr(target, key) is not None]
+    chosen = [key for key in KEYS_OF if getattr(target, key) is not None]
     if len(chosen) != 1:
-        yield Problem(path, _exactly_one(("file", "vault"), chosen))
+        yield Problem(path, _exactly_one(tuple(KEYS_OF), chosen))
         return
-    strangers = ("fields", "max_versions", "kv") if target.file is not None else ("format", "template", "mode", "group")
-    for key in strangers:
+    for key in sorted({key for keys in KEYS_OF.values() for key in keys} - set(KEYS_OF[chosen[0]])):
         if getattr(target, key) not in (None, {}, 2):
-            yield Problem((*path, key), f"is only for a {'vault' if target.file else 'file'} target; remove it")
+            owners = " or ".join(kind for kind, keys in KEYS_OF.items() if key in keys)
+            yield Problem((*path, key), f"is only for a {owners} target; remove it")
     if target.kv == 1 and target.max_versions is not None:
         yield Problem((*path, "max_versions"), "is only for a KV version 2 engine, which keeps versions; remove it")
     if target.vault is not None:
@@ -203,13 +211,13 @@ def _shared_places(settings: Settings) -> Iterator[Problem]:
     """Two targets that write one place would overwrite each other for ever."""
     seen: dict[str, Path] = {}
     for grant, path, target in targets(settings):
-        place = target.file
+        place = target.place
         if target.vault is not None:
             place = str(target.vault.filled(grant=grant, provider=settings.grants[grant].provider))
         if place:
             first = seen.setdefault(place, path)
             if first != path:
-                key = "file" if target.file else "vault"
+                key = next(key for key in KEYS_OF if getattr(target, key) is not None)
                 yield Problem((*path, key), f"is also written by {dotted(first)}; give {grant} a place of its own")
 
 
@@ -256,7 +264,7 @@ def warnings(settings: Settings) -> Iterator[Problem]:
                 f'better: {path[-1]} = {{ credential = "{name}" }} or {{ file = "/run/secrets/{name}" }}',
             )
     for _grant, path, target in targets(settings):
-        if target.file is not None and target.file_mode & 0o004:
+        if target.place is not None and target.file_mode & 0o004:
             yield Problem((*path, "mode"), 'lets everybody on this machine read the token; better: "0640" and a group')
     yield from _too_slow(settings)
     for name, provider in settings.providers.items():

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from rotator.core import pressure
 from rotator.core.policy import Reuse
-from rotator.core.publication import Format
+from rotator.settings.parts import Part
+from rotator.settings.targets import Target
 from rotator.settings.values import (
     AbsolutePath,
     Duration,
-    Mode,
     Mount,
     Name,
     ProviderName,
@@ -26,7 +26,6 @@ from rotator.settings.values import (
     Reference,
     Span,
     StoreUrl,
-    TargetFile,
     Text,
     Url,
     VaultEntry,
@@ -46,12 +45,6 @@ ErrorCode = Literal[
     "temporarily_unavailable",
     "slow_down",
 ]
-
-
-class Part(BaseModel):
-    """A table. Errors of pydantic would quote sibling secrets, hence ``hide_input_in_errors`` on every model."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
 
 class Seal(Part):
@@ -137,32 +130,6 @@ class Budget(Part):
     limit: int = Field(default=3, ge=0, le=16)
     window: Span = timedelta(hours=24)
     apart: Duration = timedelta(minutes=15)
-
-
-class Target(Part):
-    """Where a generation is published: exactly one of ``file`` and ``vault``; ``kv`` is the version of the latter's
-    engine."""
-
-    file: TargetFile | None = None
-    vault: VaultTemplate | None = None
-    format: Format | None = None
-    template: Annotated[str, Field(min_length=1)] | None = None
-    mode: Mode | None = None
-    group: Text | None = None
-    kv: Literal[1, 2] = 2
-    fields: dict[Text, Text] = Field(default_factory=dict)
-    max_versions: int | None = Field(default=None, ge=1, le=100)
-
-    @property
-    def file_format(self) -> Format:
-        return self.format or Format.RAW
-
-    @property
-    def file_mode(self) -> int:
-        """What is written, else 0640 where a group shall read and 0600 where none shall."""
-        if self.mode is not None:
-            return self.mode
-        return 0o600 if self.group is None else 0o640
 
 
 class Grant(Part):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.booted.conftest import CONFIG, TOKEN, Service
+from tests.booted.conftest import AT, CONFIG, TOKEN, Service
 from tests.booted.machine import Machine
 from tests.peers.emulator import ACCOUNT
 
@@ -127,6 +127,20 @@ def test_credentials_may_be_encrypted(service: Service, machine: Machine) -> Non
     assert ACCOUNT.password not in machine.run("cat", place).stdout
     service.start()
     assert service.health()["published"]
+
+
+def test_what_init_writes_runs_under_the_unit(service: Service, machine: Machine) -> None:
+    machine.run("sh", "-c", "rm /etc/rotator/rotator.toml /etc/rotator/credentials/*")
+    machine.write("/srv/secret", ACCOUNT.client_secret, 0o600)
+    told = machine.run(
+        "rotator", "init", "--no-input", "--provider", "local", "--token-url", f"{AT}/oauth/v2/token", "--client-id",
+        ACCOUNT.client_id, "--client-secret-file", "/srv/secret", "--username", ACCOUNT.username, "--password-file",
+        "-", "--group", "token-readers", "--trial", given=ACCOUNT.password,
+    ).stdout  # fmt: skip
+    assert "/etc/rotator/credentials.encrypted/billing.password" in told
+    service.start()
+    assert service.health()["published"]
+    assert machine.say("stat", "-c", "%a %G", TOKEN) == "640 token-readers"
 
 
 def test_a_stop_during_an_exchange_keeps_what_the_provider_answered(

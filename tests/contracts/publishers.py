@@ -103,6 +103,43 @@ def _file(form: Format) -> Callable[[Path], AbstractContextManager[Harness]]:
     return make
 
 
+class BundleHarness(Harness):
+    """A directory of three files; read through its links, as an application does."""
+
+    tells_generation = True
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "bundle"
+        self._folder.mkdir()
+
+    def publisher(self) -> Publisher:
+        forms = {"token": Format.RAW, "token.json": Format.JSON, "header": Format.HEADER}
+        return files.BundlePublisher(self._folder, forms)
+
+    def read(self) -> str | None:
+        if not (self._folder / "token").exists():
+            return None
+        value = (self._folder / "token").read_text()
+        assert json.loads((self._folder / "token.json").read_text())["access_token"] == value
+        assert (self._folder / "header").read_text() == f"Authorization: Bearer {value}\n"
+        return value
+
+    def stamp(self) -> object:
+        return (self._folder / "..data").resolve()
+
+    def scribble(self) -> None:
+        for name in ("token", "token.json", "header"):
+            (self._folder / name).write_text("scribbled")
+
+    def clear(self) -> None:
+        (self._folder / "..data").unlink()
+
+
+@contextmanager
+def _bundle(scratch: Path) -> Iterator[Harness]:
+    yield BundleHarness(scratch)
+
+
 class VaultHarness(Harness):
     """A KV v2 entry of a real OpenBao; ``fields`` as `vault.KvPublisher` takes them."""
 
@@ -191,6 +228,7 @@ def _vault(fields: Mapping[str, str] | None = None) -> Callable[[Path], Abstract
 #: Each is given a fresh empty folder; it may raise `pytest.skip` where its far end is not there.
 HARNESSES: dict[str, Callable[[Path], AbstractContextManager[Harness]]] = {
     **{f"file-{form.value}": _file(form) for form in Format},
+    "bundle": _bundle,
     "vault": _vault(),
     "vault-fields": _vault({"header": "$token_type $access_token"}),
 }

@@ -203,10 +203,10 @@ BAD = [
         "rotator.toml:5: grants.billing.budget.apart must be shorter than budget.window",
     ),
     # targets
-    (TARGET, "rotator.toml:5: grants.billing.targets.app must have exactly one of file, vault; it has none"),
+    (TARGET, "rotator.toml:5: grants.billing.targets.app must have exactly one of file, directory, vault; it has none"),
     (
         TARGET + 'file = "a"\nvault = "secret/a"\n' + VAULT,
-        "rotator.toml:5: grants.billing.targets.app must have exactly one of file, vault; it has file and vault",
+        "rotator.toml:5: grants.billing.targets.app must have exactly one of file, directory, vault; it has file and vault",
     ),
     (
         TARGET + 'file = "a"\nmode = 640',
@@ -234,11 +234,11 @@ BAD = [
     ),
     (
         TARGET + 'vault = "secret/a"\ngroup = "g"\n' + VAULT,
-        "rotator.toml:7: grants.billing.targets.app.group is only for a file target; remove it",
+        "rotator.toml:7: grants.billing.targets.app.group is only for a file or directory target; remove it",
     ),
     (
         TARGET + 'vault = "secret/a"\nmode = "0640"\n' + VAULT,
-        "rotator.toml:7: grants.billing.targets.app.mode is only for a file target; remove it",
+        "rotator.toml:7: grants.billing.targets.app.mode is only for a file or directory target; remove it",
     ),
     (
         TARGET + 'file = "a"\nformat = "template"',

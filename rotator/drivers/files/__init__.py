@@ -1,5 +1,13 @@
-"""The file publisher: a reader that opens the path finds the old value or the new one, whole, at every instant."""
+"""The file publishers: a reader that opens the path finds the old value or the new one, whole, at every instant."""
 
+from pathlib import Path
+
+from rotator.drivers.files.bundle import DATA, BundlePublisher
 from rotator.drivers.files.publisher import FilePublisher, parse_location
 
-__all__ = ["FilePublisher", "parse_location"]
+__all__ = ["BundlePublisher", "FilePublisher", "at", "parse_location"]
+
+
+def at(path: Path) -> FilePublisher | BundlePublisher:
+    """Who can take away what stands at a stored location."""
+    return BundlePublisher(path.parent, {}) if path.name == DATA else FilePublisher(path)

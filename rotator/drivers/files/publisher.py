@@ -12,30 +12,21 @@ import errno
 import hashlib
 import os
 import stat
-import zlib
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rotator.core import publication
-from rotator.core.errors import Misconfigured, RotatorError, Unavailable
+from rotator.core.errors import Misconfigured
 from rotator.core.publication import Format, Found, Publication, Settled
 from rotator.core.tokens import AccessToken, Secret
-from rotator.drivers.files import folders, groups
+from rotator.drivers.files import failures, folders, groups, lanes
 
 _SCHEME = "file:"
 
 # Whatever is larger was not written by us: the answer that a token came in is read up to 1 MiB.
 _LARGEST = 4 << 20
-
-# Every location has its lane of one thread: work on one path keeps its order, also when a cancelled `settle` goes on
-# writing behind the next one and when a reload makes a second publisher. Python joins the threads at exit, so a write
-# that was begun ends.
-_LANES = tuple(ThreadPoolExecutor(1, thread_name_prefix=f"files-{number}") for number in range(4))
-
-_CANNOT_BE_A_FILE = (errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 def parse_location(location: str) -> Path | None:
@@ -85,7 +76,7 @@ class FilePublisher:
         self._gid: int | None = None
         self._make_parents = make_parents
         self._swept = False
-        self._lane = _LANES[zlib.crc32(os.fsencode(self._path)) % len(_LANES)]
+        self._lane = lanes.of(self._path)
 
     @property
     def location(self) -> str:
@@ -107,12 +98,12 @@ class FilePublisher:
             folders.check(self._path.parent, self._path)
             there = self._look()
             if there is not None and folders.is_mounted(self._path.parent.resolve() / self._path.name):
-                raise self._is_mounted()
+                raise failures.mounted(self._path)
             temporary, descriptor = self._create()
             os.close(descriptor)
             temporary.unlink()
         except OSError as error:
-            failure = self._failure(error)
+            failure = failures.of(self._path, error)
             if isinstance(failure, Misconfigured):
                 raise failure from None
 
@@ -135,7 +126,7 @@ class FilePublisher:
             self._make_folder()
             self._replace(content)
         except OSError as error:
-            raise self._failure(error) from None
+            raise failures.of(self._path, error) from None
         return Settled(found.found, mark=_mark(content))
 
     def _remove(self, mark: str) -> bool:
@@ -149,7 +140,7 @@ class FilePublisher:
             self._path.unlink()
             folders.sync(self._path.parent)
         except OSError as error:
-            raise self._failure(error) from None
+            raise failures.of(self._path, error) from None
         return True
 
     def _sweep_once(self) -> None:
@@ -257,31 +248,6 @@ class FilePublisher:
             raise Misconfigured(f"{self._path}: {error.what}", mend=error.mend) from None
         if not filled:
             raise Misconfigured(f"{self._path}: the template is empty", mend="set the key `template`")
-
-    def _is_mounted(self) -> Misconfigured:
-        return Misconfigured(
-            f"{self._path} is a mount of its own, which no rename can replace",
-            mend=f"mount the folder {self._path.parent} instead of the single file",
-        )
-
-    def _failure(self, error: OSError) -> RotatorError:
-        """What an error of the file system means here, for the person who must act."""
-        path, folder, reason = self._path, self._path.parent, os.strerror(error.errno or 0)
-        if error.errno in (errno.EBUSY, errno.EXDEV):
-            return self._is_mounted()
-        if error.errno in (errno.EACCES, errno.EPERM):
-            return Misconfigured(
-                f"{path} cannot be written: {reason}", mend=f"let uid {os.geteuid()} enter and write in {folder}"
-            )
-        if error.errno in _CANNOT_BE_A_FILE:
-            return Misconfigured(f"{path} cannot be a file: {reason}", mend="mend the path, or move away what is there")
-        mend = {
-            errno.ENOSPC: "make room there",
-            errno.EDQUOT: "make room there, or raise the quota",
-            errno.EROFS: "if it stays so, mount it writable (ReadWritePaths= in the unit)",
-            errno.ENOENT: f"if it stays so, create or mount the folder {folder}",
-        }
-        return Unavailable(f"{path} cannot be written now: {reason}", mend=mend.get(error.errno or 0, ""))
 
 
 def _mark(content: bytes) -> str:

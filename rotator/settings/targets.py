@@ -1,0 +1,53 @@
+"""Where tokens are published, as it is configured."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from rotator.core.publication import Format
+from rotator.settings.parts import Part
+from rotator.settings.values import FileName, Mode, TargetFile, Text, VaultTemplate
+
+# A bundle as most applications want it; none of them can be a template, which stands beside the names.
+WholeFormat = Literal["raw", "json", "env", "header"]
+USUAL_FILES: dict[str, WholeFormat] = {"token": "raw", "token.json": "json", "header": "header"}
+
+
+class Target(Part):
+    """Where a generation is published: exactly one of ``file``, ``directory`` and ``vault``; ``kv`` is the version of
+    the latter's engine, ``files`` gives each file of a directory its format."""
+
+    file: TargetFile | None = None
+    directory: TargetFile | None = None
+    files: dict[FileName, WholeFormat] = Field(default_factory=dict)
+    vault: VaultTemplate | None = None
+    format: Format | None = None
+    template: Annotated[str, Field(min_length=1)] | None = None
+    mode: Mode | None = None
+    group: Text | None = None
+    kv: Literal[1, 2] = 2
+    fields: dict[Text, Text] = Field(default_factory=dict)
+    max_versions: int | None = Field(default=None, ge=1, le=100)
+
+    @property
+    def place(self) -> str | None:
+        """The path of a target on this machine."""
+        return self.file or self.directory
+
+    @property
+    def bundled(self) -> dict[str, Format]:
+        """The files of a directory: those that are written, else the usual three."""
+        return {name: Format(form) for name, form in (self.files or USUAL_FILES).items()}
+
+    @property
+    def file_format(self) -> Format:
+        return self.format or Format.RAW
+
+    @property
+    def file_mode(self) -> int:
+        """What is written, else 0640 where a group shall read and 0600 where none shall."""
+        if self.mode is not None:
+            return self.mode
+        return 0o600 if self.group is None else 0o640
