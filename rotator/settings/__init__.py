@@ -30,7 +30,8 @@ from pydantic import ValidationError
 from rotator.core.errors import Misconfigured
 from rotator.settings import checks, discovered, problems, shape, sources
 from rotator.settings.entries import VaultPath, state_entry, vault_field
-from rotator.settings.models import AppRole, Auth, Budget, Grant, Limits, Provider, Settings, Target, Vault
+from rotator.settings.models import AppRole, Auth, Budget, Grant, Limits, Provider, Settings, Vault
+from rotator.settings.targets import Target
 from rotator.settings.values import SecretReference, duration
 
 __all__ = [

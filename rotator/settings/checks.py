@@ -14,9 +14,10 @@ from rotator.core.errors import Misconfigured
 from rotator.core.policy import Reuse
 from rotator.core.publication import Format, fill
 from rotator.settings.entries import vault_entry, vault_field
-from rotator.settings.models import Auth, Grant, Provider, Settings, Target, Vault
+from rotator.settings.models import Auth, Grant, Provider, Settings, Vault
 from rotator.settings.problems import Problem, suggest
 from rotator.settings.shape import Path, dotted
+from rotator.settings.targets import Target
 from rotator.settings.values import SecretReference, written
 
 # A template is tried with these names; their values do not matter.

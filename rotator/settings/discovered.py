@@ -10,7 +10,8 @@ from pydantic import SecretStr, ValidationError
 from rotator.core.errors import Misconfigured
 from rotator.settings import checks
 from rotator.settings.entries import VaultPath, vault_template
-from rotator.settings.models import Grant, Settings, Target
+from rotator.settings.models import Grant, Settings
+from rotator.settings.targets import Target
 from rotator.settings.values import NAME, SecretReference, target_file
 
 SECRETS = ("client_secret", "password")

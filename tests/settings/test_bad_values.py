@@ -206,7 +206,8 @@ BAD = [
     (TARGET, "rotator.toml:5: grants.billing.targets.app must have exactly one of file, directory, vault; it has none"),
     (
         TARGET + 'file = "a"\nvault = "secret/a"\n' + VAULT,
-        "rotator.toml:5: grants.billing.targets.app must have exactly one of file, directory, vault; it has file and vault",
+        "rotator.toml:5: grants.billing.targets.app must have exactly one of file, directory, vault; "
+        "it has file and vault",
     ),
     (
         TARGET + 'file = "a"\nmode = 640',
