@@ -30,6 +30,8 @@ class Inputs:
     async def start(self) -> None:
         self._watcher = watch.InotifyWatcher()
         self._watch()
+        # What changed between its first reading and now has told nobody.
+        self._changed()
 
     async def close(self) -> None:
         if self._watcher is not None:
