@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rotator import settings
@@ -22,6 +23,7 @@ from rotator.settings import Grant, Provider, SecretReference, Target
 
 if TYPE_CHECKING:
     from rotator.assembly.discovery import Discovery
+    from rotator.drivers.kubernetes import Cluster
     from rotator.drivers.vault import Vault
 
 Key = Callable[[], Awaitable[bytes]]
@@ -49,6 +51,11 @@ class ConfiguredRoster:
         path = files.parse_location(location)
         if path is not None:
             return files.at(path)
+        if location.startswith("secret:"):
+            from rotator.drivers import kubernetes
+
+            found = kubernetes.parse_location(location)
+            return None if found is None else kubernetes.SecretPublisher(self._cluster(), *found)
         if not location.startswith("vault"):
             return None
         from rotator.drivers import vault
@@ -78,9 +85,12 @@ class ConfiguredRoster:
             await vault.close()
 
     def client(self, provider: Provider) -> Http:
-        way = (provider.ca_file, provider.proxy)
+        return self._client(provider.ca_file, provider.proxy)
+
+    def _client(self, ca_file: Path | None, proxy: str | None) -> Http:
+        way = (ca_file, proxy)
         if way not in self._clients:
-            self._clients[way] = http.HttpxClient(ca_file=provider.ca_file, proxy=provider.proxy)
+            self._clients[way] = http.HttpxClient(ca_file=ca_file, proxy=proxy)
         return self._clients[way]
 
     def _enrol(self, name: str, grant: Grant) -> Enrolment:
@@ -115,6 +125,8 @@ class ConfiguredRoster:
         )
 
     def _publisher(self, target: Target, grant: str, provider: str) -> Publisher:
+        if target.secret is not None:
+            return self._secret(target)
         if target.vault is None:
             return _file(self._plan, target)
         from rotator.drivers import vault
@@ -124,6 +136,19 @@ class ConfiguredRoster:
             return vault.Kv1Publisher(self._vault(place.name), place.mount, place.path, fields=target.fields or None)
         kept = {} if target.max_versions is None else {"max_versions": target.max_versions}
         return vault.KvPublisher(self._vault(place.name), place.mount, place.path, fields=target.fields or None, **kept)
+
+    def _secret(self, target: Target) -> Publisher:
+        from rotator.assembly import clusters
+        from rotator.drivers import kubernetes
+
+        assert target.secret is not None  # noqa: S101 (the caller has looked)
+        namespace, name = clusters.place(self._plan, target.secret)
+        return kubernetes.SecretPublisher(self._cluster(), namespace, name, fields=target.fields or None)
+
+    def _cluster(self) -> Cluster:
+        from rotator.assembly import clusters
+
+        return clusters.of(self._plan, lambda ca_file: self._client(ca_file, None))
 
     async def _read_vault(self, reference: Reference) -> Secret:
         from rotator.drivers import vault

@@ -170,6 +170,7 @@ KEYS_OF = {
     "file": ("format", "template", "mode", "group"),
     "directory": ("files", "mode", "group"),
     "vault": ("fields", "max_versions", "kv"),
+    "secret": ("fields",),
 }
 
 
@@ -186,6 +187,7 @@ def _of_target(path: Path, target: Target, vaults: Iterable[str]) -> Iterator[Pr
         yield Problem((*path, "max_versions"), "is only for a KV version 2 engine, which keeps versions; remove it")
     if target.vault is not None:
         yield from _known_vault((*path, "vault"), target.vault.name, vaults)
+    if target.vault is not None or target.secret is not None:
         for key, template in target.fields.items():
             yield from _fillable((*path, "fields", key), template)
     elif target.format is Format.TEMPLATE and target.template is None:
@@ -213,6 +215,8 @@ def _shared_places(settings: Settings) -> Iterator[Problem]:
     seen: dict[str, Path] = {}
     for grant, path, target in targets(settings):
         place = target.place
+        if target.secret is not None:
+            place = f"secret {target.secret}"
         if target.vault is not None:
             place = str(target.vault.filled(grant=grant, provider=settings.grants[grant].provider))
         if place:

@@ -230,6 +230,17 @@ class Discovery(Part):
     vault: VaultDiscovery | None = None
 
 
+class Cluster(Part):
+    """The API server for targets of the kind ``secret``; what is left out is found as in any Pod. With ``owner`` a
+    Secret goes with the Pod that $POD_NAME and $POD_UID name."""
+
+    api: Url | None = None
+    ca_file: AbsolutePath | None = None
+    token_file: AbsolutePath | None = None
+    namespace: Text | None = None
+    owner: Literal["pod"] | None = None
+
+
 class Settings(BaseSettings):
     """The whole configuration. Made by `rotator.settings.load`; it never reads the environment by itself."""
 
@@ -245,6 +256,7 @@ class Settings(BaseSettings):
     grants: dict[Name, Grant] = Field(default_factory=dict)
     vault: dict[Name, Vault] = Field(default_factory=dict)
     discovery: Discovery = Field(default_factory=Discovery)
+    kubernetes: Cluster = Field(default_factory=Cluster)
 
     @classmethod
     def settings_customise_sources(

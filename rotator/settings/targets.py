@@ -8,7 +8,7 @@ from pydantic import Field
 
 from rotator.core.publication import Format
 from rotator.settings.parts import Part
-from rotator.settings.values import FileName, Mode, TargetFile, Text, VaultTemplate
+from rotator.settings.values import FileName, Mode, SecretName, TargetFile, Text, VaultTemplate
 
 # A bundle as most applications want it; none of them can be a template, which stands beside the names.
 WholeFormat = Literal["raw", "json", "env", "header"]
@@ -16,13 +16,14 @@ USUAL_FILES: dict[str, WholeFormat] = {"token": "raw", "token.json": "json", "he
 
 
 class Target(Part):
-    """Where a generation is published: exactly one of ``file``, ``directory`` and ``vault``; ``kv`` is the version of
-    the latter's engine, ``files`` gives each file of a directory its format."""
+    """Where a generation is published: exactly one of ``file``, ``directory``, ``vault`` and ``secret``. ``kv`` is the
+    version of a Vault's engine, ``files`` gives each file of a directory its format."""
 
     file: TargetFile | None = None
     directory: TargetFile | None = None
     files: dict[FileName, WholeFormat] = Field(default_factory=dict)
     vault: VaultTemplate | None = None
+    secret: SecretName | None = None
     format: Format | None = None
     template: Annotated[str, Field(min_length=1)] | None = None
     mode: Mode | None = None

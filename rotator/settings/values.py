@@ -218,6 +218,10 @@ VaultFolder = Annotated[VaultPath, PlainValidator(entries.vault_folder), PlainSe
 VaultTemplate = Annotated[VaultPath, PlainValidator(entries.vault_template), PlainSerializer(entries.spelt)]
 Reference = Annotated[SecretReference, PlainValidator(reference), PlainSerializer(shown)]
 Mount = Annotated[Text, AfterValidator(entries.mount)]
+# "[NAMESPACE/]NAME" as Kubernetes names them (RFC 1123).
+SecretName = Annotated[
+    str, StringConstraints(pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=317)
+]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")]
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
 ProviderName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_\-]+$")]

@@ -6,6 +6,7 @@ To add one: write a `Harness` and name it in `HARNESSES`.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -16,9 +17,9 @@ from pathlib import Path
 from rotator.core.ports import Publisher
 from rotator.core.publication import Format, Publication
 from rotator.core.tokens import AccessToken, Secret
-from rotator.drivers import files, vault
+from rotator.drivers import files, http, kubernetes, vault
 from rotator.drivers.clock import SystemClock
-from tests.peers import openbao
+from tests.peers import apiserver, openbao
 from tests.peers.openbao import OpenBao
 
 NOW = datetime(2027, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
@@ -140,6 +141,42 @@ def _bundle(scratch: Path) -> Iterator[Harness]:
     yield BundleHarness(scratch)
 
 
+class SecretHarness(Harness):
+    """A Secret at the stand-in for an API server."""
+
+    tells_generation = True
+
+    def __init__(self, folder: Path, server: apiserver.Apiserver) -> None:
+        self._server = server
+        self._token = folder / "account-token"
+        self._token.write_text(server.token)
+
+    def publisher(self) -> Publisher:
+        cluster = kubernetes.Cluster(http.HttpxClient(), self._server.url, self._token)
+        return kubernetes.SecretPublisher(cluster, "shop", "billing")
+
+    def read(self) -> str | None:
+        found = self._server.secrets.get("billing")
+        return None if found is None else base64.b64decode(found["data"]["access_token"]).decode()
+
+    def stamp(self) -> object:
+        return self._server.secrets["billing"]["metadata"]["resourceVersion"]
+
+    def scribble(self) -> None:
+        found = self._server.secrets.get("billing", {"metadata": {"name": "billing"}})
+        data = {"access_token": base64.b64encode(b"scribbled").decode()}
+        self._server.put("billing", {**found, "data": data})
+
+    def clear(self) -> None:
+        del self._server.secrets["billing"]
+
+
+@contextmanager
+def _secret(scratch: Path) -> Iterator[Harness]:
+    with apiserver.serve() as server:
+        yield SecretHarness(scratch, server)
+
+
 class VaultHarness(Harness):
     """A KV v2 entry of a real OpenBao; ``fields`` as `vault.KvPublisher` takes them."""
 
@@ -229,6 +266,7 @@ def _vault(fields: Mapping[str, str] | None = None) -> Callable[[Path], Abstract
 HARNESSES: dict[str, Callable[[Path], AbstractContextManager[Harness]]] = {
     **{f"file-{form.value}": _file(form) for form in Format},
     "bundle": _bundle,
+    "secret": _secret,
     "vault": _vault(),
     "vault-fields": _vault({"header": "$token_type $access_token"}),
 }

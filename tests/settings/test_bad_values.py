@@ -203,10 +203,11 @@ BAD = [
         "rotator.toml:5: grants.billing.budget.apart must be shorter than budget.window",
     ),
     # targets
-    (TARGET, "rotator.toml:5: grants.billing.targets.app must have exactly one of file, directory, vault; it has none"),
+    (TARGET, "rotator.toml:5: grants.billing.targets.app must have exactly one of file, directory, vault, secret; "
+        "it has none"),
     (
         TARGET + 'file = "a"\nvault = "secret/a"\n' + VAULT,
-        "rotator.toml:5: grants.billing.targets.app must have exactly one of file, directory, vault; "
+        "rotator.toml:5: grants.billing.targets.app must have exactly one of file, directory, vault, secret; "
         "it has file and vault",
     ),
     (
@@ -231,7 +232,7 @@ BAD = [
     ),
     (
         TARGET + 'file = "a"\nfields = { a = "$scope" }',
-        "rotator.toml:7: grants.billing.targets.app.fields is only for a vault target; remove it",
+        "rotator.toml:7: grants.billing.targets.app.fields is only for a vault or secret target; remove it",
     ),
     (
         TARGET + 'vault = "secret/a"\ngroup = "g"\n' + VAULT,
