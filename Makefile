@@ -37,9 +37,10 @@ booted: deb
 deb: $(VENV)/.test
 	$(BIN)/python packaging/deb.py
 
-soak: $(VENV)/.test
+soak: deb
 	SEEDS=$(SEEDS) $(BIN)/python -m pytest tests/simulation $(PYTEST)
 	WALKS=5000 FUZZ=5000 $(BIN)/python -m pytest tests/core/test_lifecycle_walks.py tests/drivers/test_oauth_fuzz.py $(PYTEST)
+	BOOTED=all $(BIN)/python -m pytest tests/booted $(PYTEST)
 	FAULTS=all CHAOS_ROUNDS=10 TTL_SECONDS=3600 $(BIN)/python -m pytest tests/faults $(PYTEST)
 
 docs: deb
