@@ -73,8 +73,7 @@ class House:
 
     def use_vault(self, bao: OpenBao) -> None:
         """Publish to `ENTRY` of this server too, under an AppRole with exactly `PUBLISHER_POLICY`."""
-        bao.do("POST", "sys/mounts/kv", {"type": "kv", "options": {"version": "2"}})
-        wait_for(lambda: bao.ask("GET", "kv/data/none")[0] == 404, "the mount kv")
+        bao.mount_kv("kv")
         role_id, secret_id = bao.app_role("publisher", PUBLISHER_POLICY)
         approle = ", ".join(
             f'{name} = {{ file = "{self.secret(name, value)}" }}'

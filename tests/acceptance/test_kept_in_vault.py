@@ -29,8 +29,7 @@ def keep(bao: OpenBao, password: str) -> None:
 
 
 def configure(stage: Stage, bao: OpenBao) -> None:
-    bao.do("POST", "sys/mounts/kv", {"type": "kv", "options": {"version": "2"}})
-    wait_for(lambda: bao.ask("GET", "kv/data/none")[0] == 404, "the mount kv")
+    bao.mount_kv("kv")
     role_id, secret_id = bao.app_role("rotator", POLICY)
     stage.secret("role_id", role_id)
     stage.secret("secret_id", secret_id)

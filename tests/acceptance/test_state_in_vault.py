@@ -27,8 +27,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 @pytest.fixture
 def bao(stage: Stage) -> Iterator[OpenBao]:
     with openbao.raft() as server:
-        server.do("POST", "sys/mounts/kv", {"type": "kv", "options": {"version": "2"}})
-        wait_for(lambda: server.ask("GET", "kv/data/none")[0] == 404, "the mount kv")
+        server.mount_kv("kv")
         login = ", ".join(f'{name} = {{ file = "{stage.folder}/{name}" }}' for name in ("role_id", "secret_id"))
         stage.configure(
             stage.grant(),

@@ -149,7 +149,7 @@ MISFORTUNES = (kill_the_leader, seal, hold_the_leader, limit, restore)
 
 
 def furnish(place: House, cluster: Cluster, mount: str, **login: object) -> None:
-    cluster.do("POST", f"sys/mounts/{mount}", {"type": "kv", "options": {"version": "2"}})
+    cluster.mount_kv(mount)
     cluster.do("POST", f"{mount}/config", {"max_versions": 3})
     role_id, secret_id = cluster.app_role(mount, house.PUBLISHER_POLICY.replace("kv/", f"{mount}/"), **login)
     approle = ", ".join(
@@ -221,8 +221,7 @@ def test_logins_of_seconds(tmp_path: Path, figures: Figures) -> None:
         bao = stack.enter_context(openbao.raft())
         peer = stack.enter_context(django_oauth.serve(access_seconds=LIFETIME))
         place = House(tmp_path / "house", peer, {"reuse": '"harmless"', "rotate_at": "0.1", "spacing": '"1s"'})
-        bao.do("POST", "sys/mounts/kv", {"type": "kv", "options": {"version": "2"}})
-        wait_for(lambda: bao.ask("GET", "kv/data/none")[0] == 404, "the mount kv")
+        bao.mount_kv("kv")
         times = {"token_ttl": f"{TTL}s", "token_max_ttl": f"{MAX_TTL}s"}
         role_id, secret_id = bao.app_role("publisher", house.PUBLISHER_POLICY, **times)
         approle = ", ".join(

@@ -63,10 +63,10 @@ class OpenBao:
         assert self.audit is not None
         return [json.loads(line) for line in self.audit.read_text().splitlines()]
 
-    def mount_kv(self) -> str:
-        """A fresh KV v2 mount; its name."""
+    def mount_kv(self, name: str = "") -> str:
+        """A fresh KV v2 mount that answers; its name, a new one where none is given."""
         self._mounts += 1
-        name = f"kv{self._mounts}"
+        name = name or f"kv{self._mounts}"
         self.do("POST", f"sys/mounts/{name}", {"type": "kv", "options": {"version": "2"}})
         # The upgrade to version 2 runs in the background; until it is done, reads are refused with 400.
         wait(lambda: self.ask("GET", f"{name}/data/none")[0] == 404, f"the mount {name}")
