@@ -99,7 +99,7 @@ def build(plan: Plan, *, log_level: str | None = None) -> Built:
         bus.tell(events.TaskFailed(at=system_clock.now(), doing=doing, error=type(error).__name__))
 
     control = _LateControl(control_path(plan), daemon, on_defect)
-    inputs = Inputs(plan, daemon.look_at_secrets)
+    inputs = Inputs(plan, daemon.look_at_secrets, daemon.hang_up)
     return Built(daemon, (control, inputs, _Logout(lambda: discovery)), log, level)
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from asyncinotify import Event, Inotify, Watch
 
 _SCHEME = "file:"
+ANY = "*"
+"""The name of no file: a location that ends in it is every file of its folder."""
 
 # Events taken in one turn of the loop: a busy folder of others must not hold up everything else.
 _BATCH = 256
@@ -156,7 +158,7 @@ class InotifyWatcher:
         if event.mask & (Mask.MOVE_SELF | Mask.IGNORED):
             return folder.locations, True
         name = str(event.name)
-        return folder.files.get(name, []), name in folder.ways
+        return [*folder.files.get(name, ()), *folder.files.get(ANY, ())], name in folder.ways
 
     def _reached(self) -> list[str]:
         return [location for folder in self._folders.values() for location in folder.locations]

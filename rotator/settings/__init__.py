@@ -7,6 +7,7 @@
     models     the tables, their keys and defaults
     shape      the models as a tree of keys
     places     on which line of a TOML text a key stands
+    documents  the file and its drop-ins, parsed
     official   what the official clients of Vault read from the environment
     sources    environment over file over presets, merged, with the origin of each value
     problems   every error in words
@@ -29,12 +30,14 @@ from pydantic import ValidationError
 
 from rotator.core.errors import Misconfigured
 from rotator.settings import checks, discovered, problems, shape, sources
+from rotator.settings.documents import DROP_INS
 from rotator.settings.entries import VaultPath, state_entry, vault_field
 from rotator.settings.models import AppRole, Auth, Budget, Grant, Limits, Provider, Settings, Vault
 from rotator.settings.targets import Target
 from rotator.settings.values import SecretReference, duration
 
 __all__ = [
+    "DROP_INS",
     "AppRole",
     "Auth",
     "Budget",

@@ -77,7 +77,7 @@ def _problem(kind: str, path: Path, context: Mapping[str, Any], layers: Layers) 
 
 
 def _addition(path: Path, layers: Layers) -> str:
-    if layers.file.line(path) is None:
+    if layers.file.part(path).line(path) is None:
         return f"set {PREFIX}{'__'.join(path).upper().replace('-', '_')}"
     example = EXAMPLES.get(path[-1], '"…"')
     return f"add {path[-1]} = {example} under [{shape.dotted(path[:-1])}]"

@@ -13,14 +13,12 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_settings import PydanticBaseSettingsSource
 
-from rotator.core.errors import Misconfigured
-from rotator.settings import official, places, shape
+from rotator.settings import documents, official, shape
 from rotator.settings.models import Settings
 from rotator.settings.shape import Node, Path
 
 PREFIX = "ROTATOR_"
 CONFIG = "ROTATOR_CONFIG"
-LARGEST = 16 << 20
 
 # What a kubelet injects for every Service of the namespace whose name begins with "rotator": ROTATOR_SERVICE_HOST,
 # ROTATOR_PORT_8080_TCP_ADDR, and for a Service "rotator-metrics" ROTATOR_METRICS_SERVICE_PORT. Every key of ours has
@@ -101,56 +99,6 @@ def _put(read: Environment, path: Path, variable: str, value: str) -> None:
     read.variables[path] = variable
 
 
-@dataclass(frozen=True, slots=True)
-class File:
-    """A configuration file, parsed; ``path`` None stands for no file at all."""
-
-    path: FilePath | None = None
-    data: dict[str, Any] = field(default_factory=dict)
-    lines: dict[Path, int] = field(default_factory=dict)
-
-    def line(self, path: Path) -> int | None:
-        """The line of the key, or of the innermost table around it that is written; the table of all grants says
-        nothing about one of them."""
-        top = shape.tree().below(path[0])
-        least = 2 if top is not None and top.each is not None else 1
-        ends = range(len(path), min(least, len(path)) - 1, -1)
-        return next((self.lines[path[:end]] for end in ends if path[:end] in self.lines), None)
-
-
-def read_file(path: FilePath) -> File:
-    """Raises Misconfigured, with the line where there is one."""
-    try:
-        with path.open("rb") as handle:
-            raw = handle.read(LARGEST + 1)
-    except FileNotFoundError:
-        raise Misconfigured(f"{path}: there is no such configuration file", mend="give the right --config") from None
-    except OSError as error:
-        raise Misconfigured(
-            f"{path}: the configuration cannot be read: {error.strerror}", mend="run as its owner or group"
-        ) from None
-    if len(raw) > LARGEST:
-        raise Misconfigured(f"{path}: the configuration is larger than {LARGEST >> 20} MiB")
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise Misconfigured(f"{path}:{line}: not UTF-8 text", mend="save the file as UTF-8") from None
-    text = text.replace("\r\n", "\n")
-    try:
-        return File(path, tomllib.loads(text), places.lines(text))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise Misconfigured(_bad_toml(path, text, str(error)), mend="see https://toml.io for the syntax") from None
-
-
-def _bad_toml(path: FilePath, text: str, message: str) -> str:
-    """tomllib names keys and characters but never a value, so its words may be shown."""
-    words, _, place = message.partition(" (at ")
-    line = re.match(r"line (\d+)", place)
-    number = int(line[1]) if line else text.rstrip("\n").count("\n") + 1
-    return f"{path}:{number}: not valid TOML: {words[:1].lower()}{words[1:]}"
-
-
 def read_presets() -> dict[str, Any]:
     """The built-in providers, data of the package."""
     return tomllib.loads(resources.files("rotator").joinpath("presets.toml").read_text("utf-8"))
@@ -172,7 +120,7 @@ class Layers:
     """The three layers and what they come to."""
 
     environment: Environment
-    file: File
+    file: documents.File
     presets: dict[str, Any]
     merged: dict[str, Any]
 
@@ -180,16 +128,18 @@ class Layers:
         """Where the value of a key comes from, for a person."""
         if variable := self._variable(path):
             return f"environment {variable}"
-        if _holds(self.file.data, path) and self.file.path is not None:
-            return f"{self.file.path.name}:{self.file.line(path)}"
+        written = self.file.part(path)
+        if _holds(self.file.data, path) and written.path is not None:
+            return f"{written.path.name}:{written.line(path)}"
         return f"preset {path[1]}" if _holds(self.presets, path) else "default"
 
     def place(self, path: Path) -> str | None:
         """Where a person must look to mend a key: the variable, or the file with the line nearest to it."""
         if variable := self._variable(path):
             return f"environment {variable}"
-        line = self.file.line(path)
-        return None if line is None else f"{self.file.path}:{line}"
+        written = self.file.part(path)
+        line = written.line(path)
+        return None if line is None else f"{written.path}:{line}"
 
     def _variable(self, path: Path) -> str | None:
         """The variable that sets the key, or the first that sets a part of it: of one value always (a secret's
@@ -215,9 +165,9 @@ def _holds(data: Any, path: Path) -> bool:
 
 
 def gather(path: FilePath | None, environ: Mapping[str, str]) -> Layers:
-    """Read and merge all layers. Raises Misconfigured where the file cannot be read at all."""
+    """Read and merge all layers. Raises Misconfigured where a file cannot be read at all."""
     tree = shape.tree()
-    file = File() if path is None else read_file(path)
+    file = documents.File() if path is None else documents.read(path)
     presets = read_presets()
     below = merge(file.data, presets, tree)
     environment = read_environment(environ, below)
