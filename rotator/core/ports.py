@@ -217,6 +217,62 @@ class Delivery:
     mark: str
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A grant that stands in the store instead of in the configuration. ``text`` is its table, `[grants.NAME]`, as JSON;
+    it may hold secrets and does not print."""
+
+    name: str
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What the register shows of a grant without opening anything. ``due_at`` None: it waits for a person, or was never
+    at work (``generation`` 0)."""
+
+    name: str
+    generation: int
+    expires_at: datetime | None
+    due_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """The register in numbers: how many stand in it, hold a valid token, wait for a person, and were due more than a
+    minute ago."""
+
+    total: int
+    valid: int
+    resting: int
+    overdue: int
+
+
+class Register(Protocol):
+    """Grants that were enrolled at run time, kept beside their records. They come to a desk when something is to be
+    done for them and leave it again: nothing here may cost what grows with how many there are, but `census`.
+
+    Raises what `Store` raises."""
+
+    async def enter(self, entries: Sequence[Entry]) -> None:
+        """Add or replace, all or none, durably."""
+        ...
+
+    async def entries(self, names: Collection[str]) -> Sequence[Entry]:
+        """Those of these names that stand in it."""
+        ...
+
+    async def page(self, after: str, limit: int) -> Sequence[Listed]:
+        """The first ``limit`` whose names come behind ``after``, by name."""
+        ...
+
+    async def strike(self, name: str) -> bool:
+        """Take it out; its record and deliveries stay. False where it was not there."""
+        ...
+
+    async def census(self, now: datetime) -> Census: ...
+
+
 class Store(Protocol):
     """Where grants live durably.
 
@@ -229,6 +285,11 @@ class Store(Protocol):
 
     @property
     def follows(self) -> bool: ...
+
+    @property
+    def register(self) -> Register | None:
+        """None where it has none."""
+        ...
 
     async def open(self) -> None:
         """Reach the store, and make or check its schema. Raises Overtaken where another daemon holds it."""
@@ -293,6 +354,10 @@ class Store(Protocol):
         ...
 
     async def deliveries(self, grant: str | None = None) -> Sequence[Delivery]: ...
+
+    async def expired(self, now: datetime, limit: int) -> Sequence[Delivery]:
+        """Deliveries of tokens that have expired, the longest ago first, by an index on the expiry."""
+        ...
 
     async def forget(self, grant: str, location: str) -> None:
         """Forget one delivery. Idempotent."""

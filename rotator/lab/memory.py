@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -16,7 +16,9 @@ from rotator.core import records
 from rotator.core.errors import Overtaken, Unavailable
 from rotator.core.grants import Grant
 from rotator.core.policy import Moment
-from rotator.core.ports import Clock, Delivery, Dice, Lease
+from rotator.core.ports import Census, Clock, Delivery, Dice, Entry, Lease, Listed
+
+MINUTE = timedelta(minutes=1)
 
 
 @dataclass(slots=True)
@@ -28,6 +30,7 @@ class Shelf:
     tombstone_at: datetime | None = None
     grants: dict[str, Grant] = field(default_factory=dict)
     deliveries: dict[tuple[str, str], Delivery] = field(default_factory=dict)
+    entries: dict[str, Entry] = field(default_factory=dict)
     holder: MemoryStore | None = field(default=None, repr=False)
 
     def free(self) -> None:
@@ -48,6 +51,7 @@ class MemoryStore:
         self._fence = 0
         # Sorted (due time, name): the twin of the index.
         self._due: list[tuple[int, str]] = []
+        self.register = MemoryRegister(self._held)
 
     async def open(self) -> None:
         shelf = self.shelf
@@ -129,6 +133,10 @@ class MemoryStore:
         known = sorted(self._held().deliveries.items())
         return [delivery for (name, _), delivery in known if grant is None or name == grant]
 
+    async def expired(self, now: datetime, limit: int) -> Sequence[Delivery]:
+        known = [one for one in self._held().deliveries.values() if one.expires_at <= now]
+        return sorted(known, key=lambda one: (one.expires_at, one.grant, one.location))[:limit]
+
     async def forget(self, grant: str, location: str) -> None:
         if self._held().deliveries.pop((grant, location), None) is not None:
             self._raise_high_water(self._clock.now())
@@ -171,6 +179,42 @@ class MemoryStore:
     def _is_current(self, lease: Lease, name: str) -> bool:
         held = self._leases.get(name)
         return held is not None and held.fence == lease.fence
+
+
+class MemoryRegister:
+    """The port `ports.Register` at the same shelf."""
+
+    def __init__(self, shelf: Callable[[], Shelf]) -> None:
+        self._shelf = shelf
+
+    async def enter(self, entries: Sequence[Entry]) -> None:
+        self._shelf().entries.update((entry.name, entry) for entry in entries)
+
+    async def entries(self, names: Collection[str]) -> Sequence[Entry]:
+        there = self._shelf().entries
+        return [there[name] for name in sorted(names) if name in there]
+
+    async def page(self, after: str, limit: int) -> Sequence[Listed]:
+        names = sorted(name for name in self._shelf().entries if name > after)[:limit]
+        return [self._listed(name) for name in names]
+
+    async def strike(self, name: str) -> bool:
+        return self._shelf().entries.pop(name, None) is not None
+
+    async def census(self, now: datetime) -> Census:
+        listed = [self._listed(name) for name in self._shelf().entries]
+        return Census(
+            total=len(listed),
+            valid=sum(one.expires_at is not None and one.expires_at > now for one in listed),
+            resting=sum(one.due_at is None and name in self._shelf().grants for name, one in zip(self._shelf().entries, listed, strict=True)),
+            overdue=sum(one.due_at is not None and one.due_at <= now - MINUTE for one in listed),
+        )
+
+    def _listed(self, name: str) -> Listed:
+        grant = self._shelf().grants.get(name)
+        if grant is None:
+            return Listed(name, 0, None, None)
+        return Listed(name, grant.generation, grant.access.expires_at if grant.access else None, grant.due_at)
 
 
 def _entry(due_at: datetime, name: str) -> tuple[int, str]:

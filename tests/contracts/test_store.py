@@ -459,6 +459,24 @@ def test_a_delivery_is_known_by_grant_and_location(harness: Harness) -> None:
     asyncio.run(story())
 
 
+def test_deliveries_of_expired_tokens_are_found_the_longest_ago_first(harness: Harness) -> None:
+    late, later, valid = delivery(), delivery("other"), delivery("third")
+    late = replace(late, expires_at=NOW - 2 * SECOND)
+    later = replace(later, expires_at=NOW)
+    valid = replace(valid, expires_at=NOW + SECOND)
+
+    async def story(store: Store) -> None:
+        for one in (valid, later, late):
+            await store.delivered(one)
+        assert await store.expired(NOW, 10) == [late, later]
+        assert await store.expired(NOW, 1) == [late]
+        # Published again, it is valid again.
+        await store.delivered(replace(late, generation=2, expires_at=NOW + SECOND))
+        assert await store.expired(NOW, 10) == [later]
+
+    tell(harness, story)
+
+
 def test_a_retired_grant_leaves_its_deliveries(harness: Harness) -> None:
     async def story(store: Store) -> None:
         await enrolled(store)

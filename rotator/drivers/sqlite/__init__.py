@@ -19,8 +19,10 @@ from rotator.core.policy import Moment
 from rotator.core.ports import Clock, Delivery, Dice, Lease
 from rotator.drivers.sqlite import rows, schema
 from rotator.drivers.sqlite.folder import Lock, database_of, folder_of, holder, make
+from rotator.drivers.sqlite.register import SqliteRegister
 from rotator.drivers.sqlite.reset import reset
 from rotator.drivers.sqlite.room import Reserve
+from rotator.drivers.sqlite.sealing import Seal, Unsealed
 from rotator.drivers.sqlite.writer import Kind, Writer
 
 __all__ = ["Lock", "SqliteStore", "folder_of", "holder", "make", "reset"]
@@ -39,10 +41,10 @@ class SqliteStore:
     follows = False
 
     def __init__(
-        self, path: Path, *, clock: Clock, dice: Dice, seal: rows.Seal | None = None, read_only: bool = False
+        self, path: Path, *, clock: Clock, dice: Dice, seal: Seal | None = None, read_only: bool = False
     ) -> None:
         self._path = path
-        self._seal = rows.Unsealed() if seal is None else seal
+        self._seal = Unsealed() if seal is None else seal
         self._clock = clock
         self._dice = dice
         self._read_only = read_only
@@ -50,6 +52,7 @@ class SqliteStore:
         self._writer: Writer | None = None
         self._leases: dict[str, Lease] = {}
         self._fence = 0
+        self.register = SqliteRegister(self._read, self._write, self._seal)
 
     @property
     def folder(self) -> Path:
@@ -83,7 +86,7 @@ class SqliteStore:
         try:
             await self._writer.start()
             # Proven before anything is spent; from here on it needs nobody.
-            await self._seal.prepare(await self._read(rows.stored))
+            await self._prepare()
             if not self._read_only:
                 await self._write(lambda connection: rows.ensure_key(connection, self._dice))
         except BaseException:
@@ -156,6 +159,9 @@ class SqliteStore:
     async def deliveries(self, grant: str | None = None) -> Sequence[Delivery]:
         return await self._read(lambda connection: rows.deliveries(connection, grant))
 
+    async def expired(self, now: datetime, limit: int) -> Sequence[Delivery]:
+        return await self._read(lambda connection: rows.expired(connection, now, limit))
+
     async def forget(self, grant: str, location: str) -> None:
         now = self._clock.now()
         await self._write(lambda connection: rows.forget(connection, grant, location, now))
@@ -171,8 +177,13 @@ class SqliteStore:
     async def seal_anew(self) -> int:
         """Write every record under the seal as it is configured now (a data key is made anew), all or none; how many.
         What older pages held is overwritten."""
-        await self._seal.prepare(await self._read(rows.stored), anew=True)
+        await self._prepare(anew=True)
         return await self._write(lambda connection: rows.seal_anew(connection, self._seal))
+
+    async def _prepare(self, *, anew: bool = False) -> None:
+        # Without a seal nothing is looked for: with a million records that would be most of a start.
+        sealed = [] if isinstance(self._seal, Unsealed) else await self._read(rows.sealed)
+        await self._seal.prepare(sealed, anew=anew)
 
     def _drop(self, lease: Lease) -> None:
         if self._is_current(lease, lease.grant):

@@ -7,13 +7,13 @@ import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Protocol
 
 from rotator.core import records
-from rotator.core.errors import Misconfigured, StateDamaged, Unavailable
+from rotator.core.errors import StateDamaged, Unavailable
 from rotator.core.grants import Grant
 from rotator.core.ports import Delivery, Dice
-from rotator.drivers.sqlite import room
+from rotator.drivers.sqlite import register, room
+from rotator.drivers.sqlite.sealing import Seal
 
 KEY_NAMES = 3  # of at least 96 bits each: more than the 256 that the key keeps
 
@@ -41,38 +41,13 @@ def raise_high_water(connection: sqlite3.Connection, now: datetime) -> None:
     connection.execute("UPDATE meta SET high_water = ?1 WHERE high_water IS NULL OR high_water < ?1", (micros,))
 
 
-class Seal(Protocol):
-    """See `rotator.drivers.seal.Seal`."""
-
-    async def prepare(self, records: Iterable[str], *, anew: bool = False) -> None: ...
-
-    def close(self, record: str, about: str) -> str: ...
-
-    def open(self, record: str, about: str) -> str: ...
-
-
-class Unsealed:
-    """Records as they are. What was sealed is not taken for damage."""
-
-    async def prepare(self, records: Iterable[str], *, anew: bool = False) -> None:
-        pass
-
-    def close(self, record: str, about: str) -> str:
-        return record
-
-    def open(self, record: str, about: str) -> str:
-        if record.startswith('{"sealed":'):
-            raise Misconfigured("the state is sealed", mend="set state.seal to the key that sealed it")
-        return record
-
-
 def enrol(connection: sqlite3.Connection, grant: Grant, now: datetime, seal: Seal) -> Grant:
     found = read(connection, grant.name, seal)
     if found is not None:
         return found
     tombstone_at: int | None = connection.execute("SELECT tombstone_at FROM meta").fetchone()[0]
     grant = records.charge(grant, None if tombstone_at is None else records.time(tombstone_at))
-    connection.execute("INSERT INTO grants VALUES (?, ?, ?, ?, ?, ?)", (grant.name, *_columns(grant, seal)))
+    connection.execute(INSERT, (*_columns(grant, seal), grant.name))
     raise_high_water(connection, now)
     return grant
 
@@ -82,17 +57,24 @@ def save(connection: sqlite3.Connection, grant: Grant, expected: int, now: datet
     found = connection.execute("SELECT lineage, generation FROM grants WHERE name = ?", (grant.name,)).fetchone()
     records.admit(found, grant, expected)
     connection.execute(
-        "UPDATE grants SET lineage = ?, generation = ?, due_at = ?, record = ?, padding = ? WHERE name = ?",
+        "UPDATE grants SET lineage = ?, generation = ?, due_at = ?, record = ?, padding = ?, expires_at = ? WHERE name = ?",
         (*_columns(grant, seal), grant.name),
     )
     raise_high_water(connection, now)
 
 
-def _columns(grant: Grant, seal: Seal) -> tuple[str, int, int | None, str, bytes | None]:
+INSERT = (
+    "INSERT INTO grants (lineage, generation, due_at, record, padding, expires_at, name) VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+def _columns(grant: Grant, seal: Seal) -> tuple[str, int, int | None, str, bytes | None, int | None]:
     plain = json.dumps(records.write(grant), separators=(",", ":"))
     record = seal.close(plain, _about(grant.name, grant.lineage, grant.generation))
     due_at = None if grant.due_at is None else records.stamp(grant.due_at)
-    return grant.lineage, grant.generation, due_at, record, bytes(room.padding(record)) if grant.intent else None
+    padding = bytes(room.padding(record)) if grant.intent else None
+    expires_at = None if grant.access is None else records.stamp(grant.access.expires_at)
+    return grant.lineage, grant.generation, due_at, record, padding, expires_at
 
 
 def read(connection: sqlite3.Connection, name: str, seal: Seal) -> Grant | None:
@@ -104,9 +86,15 @@ def read_all(connection: sqlite3.Connection, seal: Seal) -> list[Grant]:
     return [_grant(row, seal) for row in connection.execute(f"{RECORDS} ORDER BY name")]
 
 
-def stored(connection: sqlite3.Connection) -> list[str]:
-    """The records as they stand there, the latest saved last."""
-    return [row[0] for row in connection.execute("SELECT record FROM grants ORDER BY due_at")]
+def sealed(connection: sqlite3.Connection) -> list[str]:
+    """One record for each key that sealed any, the one that was used last behind the others."""
+    rows = connection.execute(
+        """SELECT record, max(at) FROM (
+            SELECT record, coalesce(due_at, 0) AS at FROM grants UNION ALL SELECT text, -1 FROM register)
+        WHERE record LIKE '{"sealed":%'
+        GROUP BY json_extract(record, '$.key'), json_extract(record, '$.wrapped') ORDER BY 2"""
+    )
+    return [record for record, _ in rows]
 
 
 def seal_anew(connection: sqlite3.Connection, seal: Seal) -> int:
@@ -116,7 +104,7 @@ def seal_anew(connection: sqlite3.Connection, seal: Seal) -> int:
         about = _about(name, lineage, generation)
         sealed = seal.close(seal.open(record, about), about)
         connection.execute("UPDATE grants SET record = ? WHERE name = ?", (sealed, name))
-    return len(grants)
+    return len(grants) + register.seal_anew(connection, seal)
 
 
 RECORDS = "SELECT name, lineage, generation, record FROM grants"
@@ -167,12 +155,21 @@ def delivered(connection: sqlite3.Connection, delivery: Delivery, now: datetime)
     raise_high_water(connection, now)
 
 
+DELIVERIES = "SELECT grant_name, target, location, lineage, generation, expires_at, mark FROM deliveries"
+
+
 def deliveries(connection: sqlite3.Connection, grant: str | None) -> Sequence[Delivery]:
-    rows = connection.execute(
-        "SELECT grant_name, target, location, lineage, generation, expires_at, mark FROM deliveries"
-        " WHERE ?1 IS NULL OR grant_name = ?1 ORDER BY grant_name, location",
-        (grant,),
+    return _deliveries(
+        connection.execute(f"{DELIVERIES} WHERE ?1 IS NULL OR grant_name = ?1 ORDER BY grant_name, location", (grant,))
     )
+
+
+def expired(connection: sqlite3.Connection, now: datetime, limit: int) -> Sequence[Delivery]:
+    order = "ORDER BY expires_at, grant_name, location LIMIT ?"
+    return _deliveries(connection.execute(f"{DELIVERIES} WHERE expires_at <= ? {order}", (records.stamp(now), limit)))
+
+
+def _deliveries(rows: Iterable[tuple[str, str, str, str, int, int, str]]) -> Sequence[Delivery]:
     return [
         Delivery(name, target, location, lineage, generation, records.time(expires_at), mark)
         for name, target, location, lineage, generation, expires_at, mark in rows

@@ -12,7 +12,7 @@ from rotator.core import records
 from rotator.core.errors import RotatorError, StateDamaged, Unavailable
 from rotator.drivers.sqlite import folder as folders
 
-VERSION = 1
+VERSION = 2
 APPLICATION_ID = 0x526F7461  # "Rota"; file(1) shows it, and no other program's database passes for ours
 MARKER = "created"
 CHECKED_BELOW = 64 * 1024 * 1024
@@ -23,17 +23,25 @@ RESET = "see what happened to it; then `rotator state reset` keeps it aside and 
 
 TABLES = (
     # due_at in microseconds since the epoch (`records.stamp`); record holds the same, the column is for the index.
+    # expires_at, of the access token, is there to be counted; NULL in rows that schema 1 wrote, until they are saved.
     """CREATE TABLE grants (
         name TEXT PRIMARY KEY, lineage TEXT NOT NULL, generation INTEGER NOT NULL, due_at INTEGER,
-        record TEXT NOT NULL, padding BLOB)""",
+        record TEXT NOT NULL, padding BLOB, expires_at INTEGER)""",
     "CREATE INDEX grants_due ON grants (due_at, name)",
     """CREATE TABLE deliveries (
         grant_name TEXT NOT NULL, location TEXT NOT NULL, target TEXT NOT NULL, lineage TEXT NOT NULL,
         generation INTEGER NOT NULL, expires_at INTEGER NOT NULL, mark TEXT NOT NULL,
         PRIMARY KEY (grant_name, location)) WITHOUT ROWID""",
+    # Grants that are enrolled at run time; text is sealed as records are.
+    "CREATE TABLE register (name TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX deliveries_expired ON deliveries (expires_at)",
     # One row. key is NULL only between `rotator state reset` and the first opening after it.
     "CREATE TABLE meta (key BLOB, high_water INTEGER, tombstone_at INTEGER)",
 )
+
+
+# What makes a schema of the next one, by the version that it begins with. Each is one transaction.
+STEPS = {1: ("ALTER TABLE grants ADD COLUMN expires_at INTEGER", TABLES[3], TABLES[4])}
 
 
 def connect(database: Path, mode: str) -> sqlite3.Connection:
@@ -113,6 +121,7 @@ def _open_for_writing(database: Path) -> sqlite3.Connection:
         connection = connect(database, "mode=rw")
         try:
             _set_up(connection)
+            _bring_up(connection)
         except BaseException:
             connection.close()
             raise
@@ -157,6 +166,17 @@ def _set_up(connection: sqlite3.Connection) -> None:
     # Nothing of ours in a temporary file elsewhere, and no page written before its commit.
     connection.execute("PRAGMA temp_store = MEMORY")
     connection.execute("PRAGMA cache_spill = OFF")
+
+
+def _bring_up(connection: sqlite3.Connection) -> None:
+    """Forward only, a version at a time; killed in between, the next start goes on from there."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    for before in range(version, VERSION):
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in STEPS[before]:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {before + 1}")
+        connection.execute("COMMIT")
 
 
 def _is_blank(database: Path, alone: bool) -> bool:

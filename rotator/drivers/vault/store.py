@@ -46,6 +46,8 @@ class VaultStore:
     event loop."""
 
     follows = True
+    # Grants that come at run time stand in Vault themselves: `[discovery.vault]`.
+    register = None
 
     def __init__(
         self,
@@ -127,6 +129,10 @@ class VaultStore:
         return [
             one for name, page in known if grant in (None, name) for one in pages.deliveries(name, page, self._host)
         ]
+
+    async def expired(self, now: datetime, limit: int) -> Sequence[Delivery]:
+        late = [one for one in await self.deliveries() if one.expires_at <= now]
+        return sorted(late, key=lambda one: (one.expires_at, one.grant, one.location))[:limit]
 
     async def news(self, names: Collection[str]) -> Mapping[str, Grant | None]:
         return await self._binder.news(names)

@@ -1,0 +1,117 @@
+"""What every store with a register promises: `rotator.core.ports.Register`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from rotator.core.ports import Census, Entry, Listed, Register, Store
+from tests.contracts import stores
+from tests.contracts.stores import NOW, Harness, granted, new
+
+MINUTE = timedelta(minutes=1)
+LEASE = timedelta(seconds=45)
+ENTRIES = [Entry(name, f'{{"client_id": "{name}"}}') for name in ("a", "b", "c", "d", "e")]
+
+
+@pytest.fixture(params=[*stores.HARNESSES])
+def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Harness]:
+    with stores.HARNESSES[request.param](tmp_path) as made:
+        yield made
+
+
+@asynccontextmanager
+async def opened(harness: Harness) -> AsyncIterator[tuple[Store, Register]]:
+    store = harness.store()
+    await store.open()
+    try:
+        assert store.register is not None
+        yield store, store.register
+    finally:
+        await store.close()
+
+
+def tell(harness: Harness, story: Callable[[Store, Register], Awaitable[None]]) -> None:
+    async def run() -> None:
+        async with opened(harness) as (store, register):
+            await story(store, register)
+
+    asyncio.run(run())
+
+
+def test_what_was_entered_is_there_after_a_restart_and_prints_nothing(harness: Harness) -> None:
+    async def story() -> None:
+        async with opened(harness) as (_, register):
+            await register.enter(ENTRIES)
+        async with opened(harness) as (_, register):
+            assert await register.entries(["a", "c", "unknown"]) == [ENTRIES[0], ENTRIES[2]]
+            assert await register.entries([]) == []
+
+    asyncio.run(story())
+    assert "client_id" not in repr(ENTRIES[0])
+
+
+def test_an_entry_is_replaced_and_struck(harness: Harness) -> None:
+    async def story(_: Store, register: Register) -> None:
+        await register.enter(ENTRIES)
+        changed = Entry("b", '{"client_id": "other"}')
+        await register.enter([changed])
+        assert await register.entries(["b"]) == [changed]
+        assert await register.strike("b")
+        assert not await register.strike("b")
+        assert await register.entries(["b"]) == []
+
+    tell(harness, story)
+
+
+def test_it_is_read_page_by_page_with_what_is_known_of_each(harness: Harness) -> None:
+    async def story(store: Store, register: Register) -> None:
+        await register.enter(ENTRIES)
+        grant = await store.enrol(new("b"))
+        lease, _ = await store.lease("b", "owner", harness.clock.moment(), LEASE)
+        saved = granted(grant)
+        await store.save(saved, expected=0, lease=lease, now=NOW)
+        await store.enrol(new("c"))
+        assert saved.access is not None
+        assert await register.page("", 3) == [
+            Listed("a", 0, None, None),
+            Listed("b", 1, saved.access.expires_at, saved.due_at),
+            Listed("c", 0, None, NOW),
+        ]
+        assert [one.name for one in await register.page("c", 3)] == ["d", "e"]
+        assert await register.page("e", 3) == []
+
+    tell(harness, story)
+
+
+def test_its_census_counts_those_in_it_and_nobody_else(harness: Harness) -> None:
+    async def story(store: Store, register: Register) -> None:
+        await register.enter(ENTRIES)
+        for name, due_at in (("a", NOW), ("b", NOW - 2 * MINUTE), ("c", None), ("stranger", NOW - 2 * MINUTE)):
+            await store.enrol(new(name, due_at=due_at))
+        lease, grant = await store.lease("a", "owner", harness.clock.moment(), LEASE)
+        await store.save(granted(grant), expected=0, lease=lease, now=NOW)
+        assert await register.census(NOW) == Census(total=5, valid=1, resting=1, overdue=1)
+        assert await register.census(NOW + timedelta(hours=2)) == Census(total=5, valid=0, resting=1, overdue=2)
+        # A person is needed although a token is valid still.
+        lease, grant = await store.lease("a", "owner", harness.clock.moment(), LEASE)
+        await store.save(replace(grant, due_at=None), expected=1, lease=lease, now=NOW)
+        assert await register.census(NOW) == Census(total=5, valid=1, resting=2, overdue=1)
+
+    tell(harness, story)
+
+
+def test_a_grant_that_is_retired_stays_in_it_until_it_is_struck(harness: Harness) -> None:
+    async def story(store: Store, register: Register) -> None:
+        await register.enter(ENTRIES[:1])
+        await store.enrol(new("a"))
+        assert await store.retire("a")
+        assert await register.page("", 9) == [Listed("a", 0, None, None)]
+
+    tell(harness, story)
