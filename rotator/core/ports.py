@@ -15,7 +15,7 @@ from typing import Protocol
 from rotator.core import events
 from rotator.core.grants import Grant, Kind, Outcome
 from rotator.core.policy import Moment, Rules
-from rotator.core.pressure import Limits
+from rotator.core.pressure import Limits, Line
 from rotator.core.publication import Publication, Settled
 from rotator.core.tokens import Secret
 
@@ -219,10 +219,11 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A grant that stands in the store instead of in the configuration. ``text`` is its table, `[grants.NAME]`, as JSON;
-    it may hold secrets and does not print."""
+    """A grant that stands in the store instead of in the configuration. ``text`` is its table, `[grants.NAME]`, as
+    JSON; it may hold secrets and does not print. ``provider`` is the one that it names."""
 
     name: str
+    provider: str
     text: str = field(repr=False)
 
 
@@ -232,6 +233,7 @@ class Listed:
     at work (``generation`` 0)."""
 
     name: str
+    provider: str
     generation: int
     expires_at: datetime | None
     due_at: datetime | None
@@ -250,7 +252,8 @@ class Census:
 
 class Register(Protocol):
     """Grants that were enrolled at run time, kept beside their records. They come to a desk when something is to be
-    done for them and leave it again: nothing here may cost what grows with how many there are, but `census`.
+    done for them and leave it again: nothing here costs what grows with how many there are, but `census`, which
+    delays no other call.
 
     Raises what `Store` raises."""
 
@@ -259,7 +262,7 @@ class Register(Protocol):
         ...
 
     async def entries(self, names: Collection[str]) -> Sequence[Entry]:
-        """Those of these names that stand in it."""
+        """Those of these names that stand in it, by name."""
         ...
 
     async def page(self, after: str, limit: int) -> Sequence[Listed]:
@@ -268,6 +271,14 @@ class Register(Protocol):
 
     async def strike(self, name: str) -> bool:
         """Take it out; its record and deliveries stay. False where it was not there."""
+        ...
+
+    async def due(self, now: datetime, rooms: Mapping[tuple[str, Line], int]) -> Sequence[str]:
+        """Names in it that are due: of each provider and line the longest overdue, as many as it has room for."""
+        ...
+
+    async def next_due(self, after: datetime, providers: Collection[str]) -> datetime | None:
+        """The first due time later than ``after`` of these providers."""
         ...
 
     async def census(self, now: datetime) -> Census: ...
@@ -320,11 +331,12 @@ class Store(Protocol):
         ...
 
     async def due(self, now: datetime, limit: int) -> Sequence[str]:
-        """Names of grants that are due, the longest overdue first, by an index on the due time."""
+        """Names of grants that are due and not of the register, the longest overdue first, by an index on the due
+        time."""
         ...
 
     async def next_due(self, after: datetime) -> datetime | None:
-        """The first due time later than ``after``."""
+        """The first due time later than ``after`` of those that are not of the register."""
         ...
 
     async def lease(self, name: str, owner: str, moment: Moment, until: timedelta) -> tuple[Lease, Grant]:

@@ -73,6 +73,13 @@ class Line(IntEnum):
     """The last exchange was not granted, whatever readers have; in the order of expiry."""
 
 
+def line(grant: Grant) -> Line:
+    """The line in which a grant will wait when it becomes due, as far as its record tells."""
+    if grant.trouble is not None:
+        return Line.FAILING
+    return Line.MISSING if grant.access is None else Line.HELD
+
+
 TURNS = (Line.HELD, Line.MISSING, Line.HELD, Line.FAILING)
 """Those that are in order get half of all turns: what is promised to readers comes before what is new or broken."""
 

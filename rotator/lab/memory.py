@@ -11,12 +11,14 @@ import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import islice
 
-from rotator.core import records
+from rotator.core import pressure, records
 from rotator.core.errors import Overtaken, Unavailable
 from rotator.core.grants import Grant
 from rotator.core.policy import Moment
 from rotator.core.ports import Census, Clock, Delivery, Dice, Entry, Lease, Listed
+from rotator.core.pressure import Line
 
 MINUTE = timedelta(minutes=1)
 
@@ -94,12 +96,14 @@ class MemoryStore:
     async def due(self, now: datetime, limit: int) -> Sequence[str]:
         self._held()
         end = bisect.bisect_left(self._due, _entry(now + records.MICROSECOND, ""))
-        return [name for _, name in self._due[: min(end, limit)]]
+        return [name for _, name in self._due[:end] if name not in self.shelf.entries][:limit]
 
     async def next_due(self, after: datetime) -> datetime | None:
         self._held()
         first = bisect.bisect_left(self._due, _entry(after + records.MICROSECOND, ""))
-        return records.time(self._due[first][0]) if first < len(self._due) else None
+        entries = self.shelf.entries
+        micros = next((at for at, name in islice(self._due, first, None) if name not in entries), None)
+        return None if micros is None else records.time(micros)
 
     async def lease(self, name: str, owner: str, moment: Moment, until: timedelta) -> tuple[Lease, Grant]:
         grant = self._held().grants.get(name)
@@ -182,7 +186,7 @@ class MemoryStore:
 
 
 class MemoryRegister:
-    """The port `ports.Register` at the same shelf."""
+    """The port `ports.Register` at the same shelf. It looks at every grant: a story has few."""
 
     def __init__(self, shelf: Callable[[], Shelf]) -> None:
         self._shelf = shelf
@@ -195,26 +199,45 @@ class MemoryRegister:
         return [there[name] for name in sorted(names) if name in there]
 
     async def page(self, after: str, limit: int) -> Sequence[Listed]:
-        names = sorted(name for name in self._shelf().entries if name > after)[:limit]
-        return [self._listed(name) for name in names]
+        return [one for one in self._listed() if one.name > after][:limit]
 
     async def strike(self, name: str) -> bool:
         return self._shelf().entries.pop(name, None) is not None
 
+    async def due(self, now: datetime, rooms: Mapping[tuple[str, Line], int]) -> Sequence[str]:
+        shelf, found = self._shelf(), list[str]()
+        late = sorted(
+            (one.due_at, one.name, one.provider) for one in self._listed() if one.due_at and one.due_at <= now
+        )
+        for (provider, line), room in rooms.items():
+            fits = [
+                name for _, name, theirs in late if theirs == provider and pressure.line(shelf.grants[name]) is line
+            ]
+            found += fits[:room]
+        return found
+
+    async def next_due(self, after: datetime, providers: Collection[str]) -> datetime | None:
+        times = [one.due_at for one in self._listed() if one.provider in providers and one.due_at is not None]
+        return min((at for at in times if at > after), default=None)
+
     async def census(self, now: datetime) -> Census:
-        listed = [self._listed(name) for name in self._shelf().entries]
+        listed = self._listed()
         return Census(
             total=len(listed),
             valid=sum(one.expires_at is not None and one.expires_at > now for one in listed),
-            resting=sum(one.due_at is None and name in self._shelf().grants for name, one in zip(self._shelf().entries, listed, strict=True)),
+            resting=sum(one.due_at is None and one.name in self._shelf().grants for one in listed),
             overdue=sum(one.due_at is not None and one.due_at <= now - MINUTE for one in listed),
         )
 
-    def _listed(self, name: str) -> Listed:
-        grant = self._shelf().grants.get(name)
+    def _listed(self) -> list[Listed]:
+        return [self._line(entry) for _, entry in sorted(self._shelf().entries.items())]
+
+    def _line(self, entry: Entry) -> Listed:
+        grant = self._shelf().grants.get(entry.name)
         if grant is None:
-            return Listed(name, 0, None, None)
-        return Listed(name, grant.generation, grant.access.expires_at if grant.access else None, grant.due_at)
+            return Listed(entry.name, entry.provider, 0, None, None)
+        expires_at = grant.access.expires_at if grant.access else None
+        return Listed(entry.name, entry.provider, grant.generation, expires_at, grant.due_at)
 
 
 def _entry(due_at: datetime, name: str) -> tuple[int, str]:

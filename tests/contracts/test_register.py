@@ -6,18 +6,20 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from rotator.core.grants import OutcomeClass, Trouble
 from rotator.core.ports import Census, Entry, Listed, Register, Store
+from rotator.core.pressure import Line
 from tests.contracts import stores
 from tests.contracts.stores import NOW, Harness, granted, new
 
 MINUTE = timedelta(minutes=1)
 LEASE = timedelta(seconds=45)
-ENTRIES = [Entry(name, f'{{"client_id": "{name}"}}') for name in ("a", "b", "c", "d", "e")]
+ENTRIES = [Entry(name, "p", f'{{"client_id": "{name}"}}') for name in ("a", "b", "c", "d", "e")]
 
 
 @pytest.fixture(params=[*stores.HARNESSES])
@@ -60,7 +62,7 @@ def test_what_was_entered_is_there_after_a_restart_and_prints_nothing(harness: H
 def test_an_entry_is_replaced_and_struck(harness: Harness) -> None:
     async def story(_: Store, register: Register) -> None:
         await register.enter(ENTRIES)
-        changed = Entry("b", '{"client_id": "other"}')
+        changed = Entry("b", "p", '{"client_id": "other"}')
         await register.enter([changed])
         assert await register.entries(["b"]) == [changed]
         assert await register.strike("b")
@@ -80,9 +82,9 @@ def test_it_is_read_page_by_page_with_what_is_known_of_each(harness: Harness) ->
         await store.enrol(new("c"))
         assert saved.access is not None
         assert await register.page("", 3) == [
-            Listed("a", 0, None, None),
-            Listed("b", 1, saved.access.expires_at, saved.due_at),
-            Listed("c", 0, None, NOW),
+            Listed("a", "p", 0, None, None),
+            Listed("b", "p", 1, saved.access.expires_at, saved.due_at),
+            Listed("c", "p", 0, None, NOW),
         ]
         assert [one.name for one in await register.page("c", 3)] == ["d", "e"]
         assert await register.page("e", 3) == []
@@ -107,11 +109,50 @@ def test_its_census_counts_those_in_it_and_nobody_else(harness: Harness) -> None
     tell(harness, story)
 
 
+def test_of_each_provider_and_line_those_longest_overdue_are_due_as_many_as_there_is_room(harness: Harness) -> None:
+    """Neither can ten thousand new ones keep out one that is in order, nor one provider another."""
+
+    async def story(store: Store, register: Register) -> None:
+        async def put(name: str, provider: str, due_at: datetime, *, held: bool = False, failing: bool = False) -> None:
+            await register.enter([Entry(name, provider, "{}")])
+            grant = await store.enrol(new(name, due_at=due_at))
+            if held:
+                lease, _ = await store.lease(name, "owner", harness.clock.moment(), LEASE)
+                grant = replace(granted(grant), due_at=due_at)
+                if failing:
+                    grant = replace(grant, trouble=Trouble(OutcomeClass.BUSY, "busy", "", NOW, 1))
+                await store.save(grant, expected=0, lease=lease, now=NOW)
+
+        for number in range(4):
+            await put(f"new{number}", "p", NOW - number * MINUTE)
+        await put("held", "p", NOW, held=True)
+        await put("soon", "p", NOW + MINUTE, held=True)
+        await put("failing", "p", NOW - 9 * MINUTE, held=True, failing=True)
+        await put("other", "q", NOW - MINUTE, held=True)
+        await store.enrol(new("resident", due_at=NOW - 5 * MINUTE))
+        rooms = {("p", Line.HELD): 2, ("p", Line.MISSING): 3, ("p", Line.FAILING): 0, ("q", Line.HELD): 9}
+        assert await register.due(NOW, rooms) == ["held", "new3", "new2", "new1", "other"]
+        assert await register.due(NOW, {("p", Line.FAILING): 9}) == ["failing"]
+        assert await store.due(NOW, 99) == ["resident"], "who keeps to the configuration does not see the register"
+        assert await store.next_due(NOW - 9 * MINUTE) == NOW - 5 * MINUTE
+        assert await register.next_due(NOW, ["p", "q"]) == NOW + MINUTE
+        assert await register.next_due(NOW - 2 * MINUTE, ["q"]) == NOW - MINUTE
+        assert await register.next_due(NOW, ["q"]) is None
+        assert await register.strike("other")
+        assert await store.due(NOW, 99) == ["resident", "other"]
+        # Entered although it has a record already: it is one of the register from then on.
+        await register.enter([Entry("resident", "q", "{}")])
+        assert await store.due(NOW, 99) == ["other"]
+        assert await register.due(NOW, {("q", Line.MISSING): 9}) == ["resident"]
+
+    tell(harness, story)
+
+
 def test_a_grant_that_is_retired_stays_in_it_until_it_is_struck(harness: Harness) -> None:
     async def story(store: Store, register: Register) -> None:
         await register.enter(ENTRIES[:1])
         await store.enrol(new("a"))
         assert await store.retire("a")
-        assert await register.page("", 9) == [Listed("a", 0, None, None)]
+        assert await register.page("", 9) == [Listed("a", "p", 0, None, None)]
 
     tell(harness, story)

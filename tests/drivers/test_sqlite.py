@@ -29,7 +29,7 @@ from rotator.core.errors import BadUsage, Misconfigured, Overtaken, RotatorError
 from rotator.core.grants import Grant
 from rotator.core.tokens import Secret
 from rotator.drivers import sqlite
-from rotator.drivers.sqlite import room, rows, schema, writer
+from rotator.drivers.sqlite import register, room, rows, schema, writer
 from rotator.drivers.sqlite.folder import Lock
 from tests.contracts.stores import NOW, FakeClock, FakeDice, granted, intent, new
 
@@ -644,10 +644,52 @@ def test_who_fails_half_way_undoes_only_his_own(tmp_path: Path) -> None:
 def test_due_grants_are_found_by_the_index(tmp_path: Path) -> None:
     database = made(tmp_path)
     with closing(sqlite3.connect(database)) as connection:
-        for statement, arguments in ((rows.DUE, (1, 10)), (rows.NEXT_DUE, (1,))):
+        for statement, arguments, index in (
+            (rows.DUE, (1, 10), "grants_due (due_at<?)"),
+            (rows.NEXT_DUE, (1,), "grants_due (due_at>?)"),
+            (register.IN_LINE, ("p", 0, 1, 10), "grants_in_line (provider=? AND line=? AND due_at<?)"),
+            (register.NEXT_IN_LINE, ("p", 0, 1), "grants_in_line (provider=? AND line=? AND due_at>?)"),
+        ):
             plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", arguments)]
             assert len(plan) == 1
-            assert "USING COVERING INDEX grants_due (due_at" in plan[0]
+            assert f"USING COVERING INDEX {index}" in plan[0]
+        found = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {rows.DELIVERIES} {rows.EXPIRED}", (1, 1))]
+        assert found == ["SEARCH deliveries USING INDEX deliveries_expired (expires_at<?)"]
+        plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {register.LISTED}", ("a", 9))]
+        assert not any("TEMP B-TREE" in step or step.startswith("SCAN") for step in plan), plan
+
+
+def test_a_state_of_the_first_schema_is_brought_up_and_keeps_all_it_holds(tmp_path: Path) -> None:
+    database = made(tmp_path)
+    with closing(sqlite3.connect(database)) as connection:
+        before = connection.execute("SELECT name, lineage, generation, due_at, record FROM grants").fetchall()
+        assert before
+        for statement in (
+            "DROP INDEX grants_due", "DROP INDEX grants_in_line", "DROP INDEX deliveries_expired", "DROP TABLE register",
+            "ALTER TABLE grants DROP COLUMN provider", "ALTER TABLE grants DROP COLUMN line",
+            "ALTER TABLE grants DROP COLUMN expires_at", "CREATE INDEX grants_due ON grants (due_at, name)",
+            "PRAGMA user_version = 1",
+        ):  # fmt: skip
+            connection.execute(statement)
+    (tmp_path / "fresh").mkdir()
+    fresh = schema_of(made(tmp_path / "fresh"))
+
+    async def story(store: sqlite.SqliteStore) -> None:
+        assert [grant.name for grant in await store.grants()] == [row[0] for row in before]
+        assert await store.due(NOW, 9) == [row[0] for row in before if row[3] is not None]
+
+    tell(tmp_path, story)
+    with closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("SELECT name, lineage, generation, due_at, record FROM grants").fetchall() == before
+    assert schema_of(database) == fresh
+
+
+def schema_of(database: Path) -> set[tuple[str, str]]:
+    """What there is, without the text of tables, to which SQLite adds columns in its own way."""
+    with closing(sqlite3.connect(database)) as connection:
+        told = connection.execute("SELECT name, type, CASE type WHEN 'index' THEN sql END FROM sqlite_master")
+        columns = connection.execute("SELECT name FROM pragma_table_info('grants')")
+        return {(name, f"{kind} {text}") for name, kind, text in told} | {(name, "column") for (name,) in columns}
 
 
 def test_a_cancelled_save_is_done_all_the_same(tmp_path: Path) -> None:

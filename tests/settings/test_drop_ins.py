@@ -61,7 +61,6 @@ def test_every_drop_in_that_is_wrong_is_named_with_its_line(tmp_path: Path, fold
 def test_a_key_that_is_wrong_in_one_is_found_where_it_stands(tmp_path: Path, folder: Path) -> None:
     (folder / "reports.toml").write_text('\n[grants.reports]\nprovider = "omnifund"\nclientid = "2"\n')
     assert lines(tmp_path, GRANT) == [
-        "grants.d/reports.toml:2: grants.reports.client_id is missing; "
-        'add client_id = "…" under [grants.reports]',
+        'grants.d/reports.toml:2: grants.reports.client_id is missing; add client_id = "…" under [grants.reports]',
         "grants.d/reports.toml:4: grants.reports.clientid is not a known key; did you mean client_id?",
     ]

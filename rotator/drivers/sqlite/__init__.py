@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -52,7 +53,7 @@ class SqliteStore:
         self._writer: Writer | None = None
         self._leases: dict[str, Lease] = {}
         self._fence = 0
-        self.register = SqliteRegister(self._read, self._write, self._seal)
+        self.register = SqliteRegister(self._read, self._write, self._aside, self._seal)
 
     @property
     def folder(self) -> Path:
@@ -195,6 +196,14 @@ class SqliteStore:
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return await self._open_writer().submit(work, Kind.READ)
+
+    def _aside(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """What takes long and must not hold up a save: beside the writer, as a stranger would read."""
+        with closing(schema.open_for_reading(self._database)) as connection:
+            try:
+                return work(connection)
+            except sqlite3.Error as error:
+                raise schema.translated(error, self._database) from None
 
     async def _write(self, work: Callable[[sqlite3.Connection], T], kind: Kind = Kind.WRITE) -> T:
         if self._read_only:

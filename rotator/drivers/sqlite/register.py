@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 
 from rotator.core import records
 from rotator.core.ports import Census, Entry, Listed
+from rotator.core.pressure import Line
 from rotator.drivers.sqlite.sealing import Seal
 
 T = TypeVar("T")
@@ -23,51 +25,95 @@ class _Run(Protocol):
     def __call__(self, work: Callable[[sqlite3.Connection], T], /) -> Awaitable[T]: ...
 
 
-class SqliteRegister:
-    """The port `ports.Register`; ``read`` and ``write`` run work on the store's thread."""
+class _Aside(Protocol):
+    def __call__(self, work: Callable[[sqlite3.Connection], T], /) -> T: ...
 
-    def __init__(self, read: _Run, write: _Run, seal: Seal) -> None:
+
+class SqliteRegister:
+    """The port `ports.Register`; ``read`` and ``write`` run work on the store's thread, ``aside`` on this one with a
+    connection that may only read."""
+
+    def __init__(self, read: _Run, write: _Run, aside: _Aside, seal: Seal) -> None:
         self._read = read
         self._write = write
+        self._aside = aside
         self._seal = seal
 
     async def enter(self, entries: Sequence[Entry]) -> None:
         await self._write(lambda connection: enter(connection, entries, self._seal))
 
     async def entries(self, names: Collection[str]) -> Sequence[Entry]:
-        ordered = sorted(names)
-        found: list[Entry] = []
-        for first in range(0, len(ordered), MOST):
-            some = ordered[first : first + MOST]
-            found += await self._read(lambda connection, some=some: named(connection, some, self._seal))  # type: ignore[misc]
-        return found
+        return await self._read(lambda connection: named(connection, sorted(names), self._seal))
 
     async def page(self, after: str, limit: int) -> Sequence[Listed]:
         return await self._read(lambda connection: page(connection, after, limit))
 
     async def strike(self, name: str) -> bool:
-        return await self._write(
-            lambda connection: connection.execute("DELETE FROM register WHERE name = ?", (name,)).rowcount > 0
-        )
+        return await self._write(lambda connection: strike(connection, name))
+
+    async def due(self, now: datetime, rooms: Mapping[tuple[str, Line], int]) -> Sequence[str]:
+        return await self._read(lambda connection: due(connection, now, rooms))
+
+    async def next_due(self, after: datetime, providers: Collection[str]) -> datetime | None:
+        return await self._read(lambda connection: next_due(connection, after, providers))
 
     async def census(self, now: datetime) -> Census:
-        return await self._read(lambda connection: census(connection, now))
+        """On a thread and a connection of its own: it reads every row of the register."""
+        return await asyncio.to_thread(lambda: self._aside(lambda connection: census(connection, now)))
 
 
 def enter(connection: sqlite3.Connection, entries: Sequence[Entry], seal: Seal) -> None:
     connection.executemany(
-        "INSERT OR REPLACE INTO register (name, text) VALUES (?, ?)",
-        [(one.name, seal.close(one.text, _about(one.name))) for one in entries],
+        "INSERT OR REPLACE INTO register (name, provider, text) VALUES (?, ?, ?)",
+        [(one.name, one.provider, seal.close(one.text, _about(one.name))) for one in entries],
+    )
+    connection.executemany(
+        "UPDATE grants SET provider = ?1 WHERE name = ?2 AND provider IS NOT ?1",
+        [(one.provider, one.name) for one in entries],
     )
 
 
+def strike(connection: sqlite3.Connection, name: str) -> bool:
+    connection.execute("UPDATE grants SET provider = NULL WHERE name = ?", (name,))
+    return connection.execute("DELETE FROM register WHERE name = ?", (name,)).rowcount > 0
+
+
+IN_LINE = """SELECT name FROM grants WHERE provider = ? AND line = ? AND due_at <= ?
+    ORDER BY due_at, name LIMIT ?"""
+NEXT_IN_LINE = "SELECT min(due_at) FROM grants WHERE provider = ? AND line = ? AND due_at > ?"
+
+
+def due(connection: sqlite3.Connection, now: datetime, rooms: Mapping[tuple[str, Line], int]) -> list[str]:
+    found: list[str] = []
+    for (provider, line), room in rooms.items():
+        rows = connection.execute(IN_LINE, (provider, line.value, records.stamp(now), room))
+        found += [name for (name,) in rows]
+    return found
+
+
+def next_due(connection: sqlite3.Connection, after: datetime, providers: Collection[str]) -> datetime | None:
+    times = [
+        connection.execute(NEXT_IN_LINE, (provider, line.value, records.stamp(after))).fetchone()[0]
+        for provider in providers
+        for line in Line
+    ]
+    return _time(min((at for at in times if at is not None), default=None))
+
+
+ENTRIES = "SELECT name, provider, text FROM register"
+
+
 def named(connection: sqlite3.Connection, names: Sequence[str], seal: Seal) -> list[Entry]:
-    marks = ", ".join("?" * len(names))
-    rows = connection.execute(f"SELECT name, text FROM register WHERE name IN ({marks}) ORDER BY name", names)  # noqa: S608
-    return [Entry(name, seal.open(text, _about(name))) for name, text in rows]
+    found: list[Entry] = []
+    for first in range(0, len(names), MOST):
+        some = names[first : first + MOST]
+        marks = ", ".join("?" * len(some))
+        rows = connection.execute(f"{ENTRIES} WHERE name IN ({marks}) ORDER BY name", some)
+        found += [Entry(name, provider, seal.open(text, _about(name))) for name, provider, text in rows]
+    return found
 
 
-LISTED = """SELECT register.name, coalesce(generation, 0), expires_at, due_at
+LISTED = """SELECT register.name, register.provider, coalesce(generation, 0), expires_at, due_at
     FROM register LEFT JOIN grants USING (name) WHERE register.name > ? ORDER BY register.name LIMIT ?"""
 CENSUS = """SELECT count(*), count(CASE WHEN expires_at > ?1 THEN 1 END),
     count(CASE WHEN grants.name IS NOT NULL AND due_at IS NULL THEN 1 END), count(CASE WHEN due_at <= ?2 THEN 1 END)
@@ -76,8 +122,8 @@ CENSUS = """SELECT count(*), count(CASE WHEN expires_at > ?1 THEN 1 END),
 
 def page(connection: sqlite3.Connection, after: str, limit: int) -> list[Listed]:
     return [
-        Listed(name, generation, _time(expires_at), _time(due_at))
-        for name, generation, expires_at, due_at in connection.execute(LISTED, (after, limit))
+        Listed(name, provider, generation, _time(expires_at), _time(due_at))
+        for name, provider, generation, expires_at, due_at in connection.execute(LISTED, (after, limit))
     ]
 
 

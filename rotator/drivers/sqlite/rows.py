@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from rotator.core import records
+from rotator.core import pressure, records
 from rotator.core.errors import StateDamaged, Unavailable
 from rotator.core.grants import Grant
 from rotator.core.ports import Delivery, Dice
@@ -57,24 +57,31 @@ def save(connection: sqlite3.Connection, grant: Grant, expected: int, now: datet
     found = connection.execute("SELECT lineage, generation FROM grants WHERE name = ?", (grant.name,)).fetchone()
     records.admit(found, grant, expected)
     connection.execute(
-        "UPDATE grants SET lineage = ?, generation = ?, due_at = ?, record = ?, padding = ?, expires_at = ? WHERE name = ?",
+        UPDATE,
         (*_columns(grant, seal), grant.name),
     )
     raise_high_water(connection, now)
 
 
-INSERT = (
-    "INSERT INTO grants (lineage, generation, due_at, record, padding, expires_at, name) VALUES (?, ?, ?, ?, ?, ?, ?)"
-)
+UPDATE = """UPDATE grants SET lineage = ?, generation = ?, due_at = ?, record = ?, padding = ?, expires_at = ?, line = ?
+    WHERE name = ?"""
+# What is entered in the register before it is enrolled is known by its provider from the beginning.
+INSERT = """INSERT INTO grants (lineage, generation, due_at, record, padding, expires_at, line, name, provider)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?8, (SELECT provider FROM register WHERE register.name = ?8))"""
 
 
-def _columns(grant: Grant, seal: Seal) -> tuple[str, int, int | None, str, bytes | None, int | None]:
+def _columns(grant: Grant, seal: Seal) -> tuple[object, ...]:
     plain = json.dumps(records.write(grant), separators=(",", ":"))
     record = seal.close(plain, _about(grant.name, grant.lineage, grant.generation))
-    due_at = None if grant.due_at is None else records.stamp(grant.due_at)
-    padding = bytes(room.padding(record)) if grant.intent else None
-    expires_at = None if grant.access is None else records.stamp(grant.access.expires_at)
-    return grant.lineage, grant.generation, due_at, record, padding, expires_at
+    return (
+        grant.lineage, grant.generation, _stamp(grant.due_at), record,
+        bytes(room.padding(record)) if grant.intent else None,
+        None if grant.access is None else _stamp(grant.access.expires_at), pressure.line(grant).value,
+    )  # fmt: skip
+
+
+def _stamp(at: datetime | None) -> int | None:
+    return None if at is None else records.stamp(at)
 
 
 def read(connection: sqlite3.Connection, name: str, seal: Seal) -> Grant | None:
@@ -124,8 +131,8 @@ def _grant(row: tuple[str, str, int, str], seal: Seal) -> Grant:
         raise StateDamaged("a stored grant is not JSON", mend="run `rotator state reset`") from None
 
 
-DUE = "SELECT name FROM grants WHERE due_at <= ? ORDER BY due_at, name LIMIT ?"
-NEXT_DUE = "SELECT min(due_at) FROM grants WHERE due_at > ?"
+DUE = "SELECT name FROM grants WHERE provider IS NULL AND due_at <= ? ORDER BY due_at, name LIMIT ?"
+NEXT_DUE = "SELECT min(due_at) FROM grants WHERE provider IS NULL AND due_at > ?"
 
 
 def due(connection: sqlite3.Connection, now: datetime, limit: int) -> list[str]:
@@ -158,6 +165,9 @@ def delivered(connection: sqlite3.Connection, delivery: Delivery, now: datetime)
 DELIVERIES = "SELECT grant_name, target, location, lineage, generation, expires_at, mark FROM deliveries"
 
 
+EXPIRED = "WHERE expires_at <= ? ORDER BY expires_at, grant_name, location LIMIT ?"
+
+
 def deliveries(connection: sqlite3.Connection, grant: str | None) -> Sequence[Delivery]:
     return _deliveries(
         connection.execute(f"{DELIVERIES} WHERE ?1 IS NULL OR grant_name = ?1 ORDER BY grant_name, location", (grant,))
@@ -165,8 +175,7 @@ def deliveries(connection: sqlite3.Connection, grant: str | None) -> Sequence[De
 
 
 def expired(connection: sqlite3.Connection, now: datetime, limit: int) -> Sequence[Delivery]:
-    order = "ORDER BY expires_at, grant_name, location LIMIT ?"
-    return _deliveries(connection.execute(f"{DELIVERIES} WHERE expires_at <= ? {order}", (records.stamp(now), limit)))
+    return _deliveries(connection.execute(f"{DELIVERIES} {EXPIRED}", (records.stamp(now), limit)))
 
 
 def _deliveries(rows: Iterable[tuple[str, str, str, str, int, int, str]]) -> Sequence[Delivery]:

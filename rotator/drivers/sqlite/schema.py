@@ -23,17 +23,18 @@ RESET = "see what happened to it; then `rotator state reset` keeps it aside and 
 
 TABLES = (
     # due_at in microseconds since the epoch (`records.stamp`); record holds the same, the column is for the index.
-    # expires_at, of the access token, is there to be counted; NULL in rows that schema 1 wrote, until they are saved.
+    # provider and line are for grants of the register alone, expires_at (of the access token) is there to be counted.
     """CREATE TABLE grants (
         name TEXT PRIMARY KEY, lineage TEXT NOT NULL, generation INTEGER NOT NULL, due_at INTEGER,
-        record TEXT NOT NULL, padding BLOB, expires_at INTEGER)""",
-    "CREATE INDEX grants_due ON grants (due_at, name)",
+        record TEXT NOT NULL, padding BLOB, expires_at INTEGER, line INTEGER, provider TEXT)""",
+    "CREATE INDEX grants_due ON grants (due_at, name, provider) WHERE provider IS NULL",
+    "CREATE INDEX grants_in_line ON grants (provider, line, due_at, name) WHERE provider IS NOT NULL",
     """CREATE TABLE deliveries (
         grant_name TEXT NOT NULL, location TEXT NOT NULL, target TEXT NOT NULL, lineage TEXT NOT NULL,
         generation INTEGER NOT NULL, expires_at INTEGER NOT NULL, mark TEXT NOT NULL,
         PRIMARY KEY (grant_name, location)) WITHOUT ROWID""",
     # Grants that are enrolled at run time; text is sealed as records are.
-    "CREATE TABLE register (name TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE register (name TEXT PRIMARY KEY, provider TEXT NOT NULL, text TEXT NOT NULL) WITHOUT ROWID",
     "CREATE INDEX deliveries_expired ON deliveries (expires_at)",
     # One row. key is NULL only between `rotator state reset` and the first opening after it.
     "CREATE TABLE meta (key BLOB, high_water INTEGER, tombstone_at INTEGER)",
@@ -41,7 +42,17 @@ TABLES = (
 
 
 # What makes a schema of the next one, by the version that it begins with. Each is one transaction.
-STEPS = {1: ("ALTER TABLE grants ADD COLUMN expires_at INTEGER", TABLES[3], TABLES[4])}
+STEPS = {
+    1: (
+        *(
+            f"ALTER TABLE grants ADD COLUMN {column}"
+            for column in ("expires_at INTEGER", "line INTEGER", "provider TEXT")
+        ),
+        "DROP INDEX grants_due",
+        *TABLES[1:3],
+        *TABLES[4:6],
+    )
+}
 
 
 def connect(database: Path, mode: str) -> sqlite3.Connection:
