@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from rotator.assembly.plan import Plan
 from rotator.assembly.references import of
 from rotator.core.errors import RotatorError
 from rotator.core.policy import Budget, Rules
-from rotator.core.ports import Clock, Enrolment, Http, Publisher
+from rotator.core.ports import Clock, Enrolment, Entry, Http, Publisher
 from rotator.core.pressure import Limits
 from rotator.core.tokens import Secret
 from rotator.drivers import files, http, oauth, secrets
@@ -41,6 +41,7 @@ class ConfiguredRoster:
         self._key = key
         self._clients: dict[tuple[object, ...], http.HttpxClient] = {}
         self._vaults: dict[str, Vault] = {}
+        self._endpoints: dict[tuple[str, str | None], oauth.Endpoint] = {}
         grants = {**(discovery.grants if discovery is not None else {}), **plan.settings.grants}
         self._enrolments = {name: self._enrol(name, grant) for name, grant in grants.items()}
 
@@ -93,13 +94,27 @@ class ConfiguredRoster:
             self._clients[way] = http.HttpxClient(ca_file=ca_file, proxy=proxy)
         return self._clients[way]
 
+    @property
+    def providers(self) -> Collection[str]:
+        return self._plan.settings.providers.keys()
+
+    def enrolment_of(self, entry: Entry) -> Enrolment:
+        return self._enrol(entry.name, settings.registered.grant(self._plan.settings, entry.name, entry.text))
+
+    def _endpoint(self, name: str, scope: str | None) -> oauth.Endpoint:
+        """The token endpoint of a provider, the same for all that ask for the same there."""
+        if (name, scope) not in self._endpoints:
+            provider = self._plan.settings.providers[name]
+            profile = oauth.Profile(
+                token_url=provider.token_url, encoding=oauth.Encoding(provider.encoding),
+                auth=oauth.ClientAuth(provider.auth), scope=scope, error_map=provider.error_map,
+            )  # fmt: skip
+            self._endpoints[name, scope] = oauth.Endpoint(profile, self.client(provider), now=self._clock.now)
+        return self._endpoints[name, scope]
+
     def _enrol(self, name: str, grant: Grant) -> Enrolment:
         provider = self._plan.settings.providers[grant.provider]
         scope = grant.scope or provider.scope
-        profile = oauth.Profile(
-            token_url=provider.token_url, encoding=oauth.Encoding(provider.encoding),
-            auth=oauth.ClientAuth(provider.auth), scope=scope, error_map=provider.error_map,
-        )  # fmt: skip
         described = hashlib.sha256(
             f"{grant.model_dump_json()}{provider.model_dump_json()}".encode()
         ).hexdigest()  # secrets are masked in a dump; a changed literal is noticed by the credentials' own digest
@@ -108,7 +123,7 @@ class ConfiguredRoster:
             provider=grant.provider,
             identity=(provider.token_url, grant.client_id, grant.username),
             rules=rules(provider, grant),
-            endpoint=oauth.Endpoint(profile, self.client(provider), now=self._clock.now),
+            endpoint=self._endpoint(grant.provider, scope),
             credentials=secrets.ReferenceSource(
                 grant.client_id,
                 _reference(grant.client_secret, f"grants.{name}.client_secret"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -73,18 +73,55 @@ class GrantHealth:
 
 
 @dataclass(frozen=True, slots=True)
+class Census:
+    """The register in numbers: how many stand in it, hold a valid token, wait for a person, and were due more than a
+    minute ago."""
+
+    total: int
+    valid: int
+    resting: int
+    overdue: int
+
+    def line(self) -> str:
+        told = [f"register: {self.valid}/{self.total} with a valid token"]
+        told += [
+            f"{count} {words}"
+            for count, words in ((self.resting, "wait for a person"), (self.overdue, "overdue"))
+            if count
+        ]
+        return ", ".join(told)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What the register shows of a grant without opening anything. ``due_at`` None: it waits for a person, or was never
+    at work (``generation`` 0)."""
+
+    name: str
+    provider: str
+    generation: int
+    expires_at: datetime | None
+    due_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
-    """The whole snapshot at ``at``."""
+    """The whole snapshot at ``at``. ``register``: the grants of the store's register in numbers, as they were counted
+    last; ``walked``: what each of them publishes has been looked at since the start."""
 
     at: datetime
     grants: tuple[GrantHealth, ...]
+    register: Census | None = None
+    walked: bool = True
 
     def settled(self, require: Startup) -> bool:
         """Whether READY=1 may be said under ``startup.require``."""
-        if require is Startup.NONE or not self.grants:
+        if require is Startup.NONE:
             return True
         decided = [grant.decided for grant in self.grants]
-        return all(decided) if require is Startup.ALL else any(decided)
+        if require is Startup.ALL:
+            return self.walked and all(decided)
+        return not decided or any(decided)
 
     @property
     def well(self) -> bool:
@@ -93,10 +130,13 @@ class Health:
 
     def line(self) -> str:
         """The one line for STATUS= and for the end of a command."""
-        if not self.grants:
+        counted = self.register if self.register is not None and self.register.total else None
+        if not self.grants and counted is None:
             return "no grants are configured"
         published = sum(grant.published for grant in self.grants)
-        parts = [f"{published}/{len(self.grants)} grants published"]
+        parts = [f"{published}/{len(self.grants)} grants published"] if self.grants else []
+        if counted is not None:
+            parts.append(counted.line())
         bad = [grant for grant in self.grants if grant.reason]
         parts.extend(f"{grant.name}: {grant.reason}" for grant in bad[:3])
         if len(bad) > 3:
@@ -171,11 +211,13 @@ def document(health: Health) -> dict[str, object]:
         "at": rfc3339(health.at),
         "published": health.well,
         "line": health.line(),
-        "grants": {grant.name: _grant_document(grant, health.at) for grant in health.grants},
+        "register": None if health.register is None else asdict(health.register),
+        "grants": {grant.name: grant_document(grant, health.at) for grant in health.grants},
     }
 
 
-def _grant_document(grant: GrantHealth, now: datetime) -> Mapping[str, object]:
+def grant_document(grant: GrantHealth, now: datetime) -> Mapping[str, object]:
+    """One grant as JSON-ready data."""
     return {
         "state": grant.state.value,
         "reason": grant.reason,
@@ -221,3 +263,8 @@ def token(grant: Grant, now: datetime) -> dict[str, object]:
         "expires_at": rfc3339(access.expires_at),
         "generation": access.generation,
     }
+
+
+def listed_document(one: Listed) -> dict[str, object]:
+    """One line of the register as JSON-ready data."""
+    return {**asdict(one), "expires_at": _time(one.expires_at), "due_at": _time(one.due_at)}

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from rotator.core import events
 from rotator.core.grants import Grant, Kind, Outcome
+from rotator.core.health import Census, Listed
 from rotator.core.policy import Moment, Rules
 from rotator.core.pressure import Limits, Line
 from rotator.core.publication import Publication, Settled
@@ -227,29 +228,6 @@ class Entry:
     text: str = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """What the register shows of a grant without opening anything. ``due_at`` None: it waits for a person, or was never
-    at work (``generation`` 0)."""
-
-    name: str
-    provider: str
-    generation: int
-    expires_at: datetime | None
-    due_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class Census:
-    """The register in numbers: how many stand in it, hold a valid token, wait for a person, and were due more than a
-    minute ago."""
-
-    total: int
-    valid: int
-    resting: int
-    overdue: int
-
-
 class Register(Protocol):
     """Grants that were enrolled at run time, kept beside their records. They come to a desk when something is to be
     done for them and leave it again: nothing here costs what grows with how many there are, but `census`, which
@@ -408,6 +386,15 @@ class Roster(Protocol):
     """Which grants are enrolled, now."""
 
     def enrolments(self) -> Mapping[str, Enrolment]: ...
+
+    @property
+    def providers(self) -> Collection[str]:
+        """Those that a grant of the register may name."""
+        ...
+
+    def enrolment_of(self, entry: Entry) -> Enrolment:
+        """A grant of the register, made of objects. Raises Misconfigured where it does not fit what is configured."""
+        ...
 
     def publisher_at(self, location: str) -> Publisher | None:
         """A publisher that can remove what was once delivered to ``location``; None where the way there is gone."""

@@ -60,6 +60,11 @@ class Agenda:
         else:
             self._resting.discard(key)
 
+    def drop(self, key: tuple[str, str]) -> None:
+        """Look there no more."""
+        self._plans.pop(key, None)
+        self._resting.discard(key)
+
     def due(self, now: datetime) -> Iterator[tuple[str, str]]:
         """Every key whose time has come, each once; whoever takes one plans it anew before asking for the next."""
         while self._queue and self._queue[0][0] <= now:

@@ -15,7 +15,7 @@ from rotator.core import events, health, lifecycle
 from rotator.core.errors import BadUsage, RotatorError, Transient, Unavailable
 from rotator.core.grants import Kind
 from rotator.core.health import Startup
-from rotator.core.ports import Clock, Dice, Face, Roster, Store, Supervisor, Watcher
+from rotator.core.ports import Clock, Dice, Entry, Face, Register, Roster, Store, Supervisor, Watcher
 from rotator.core.tokens import Secret
 from rotator.engine import rotation
 from rotator.engine.bus import Bus
@@ -193,6 +193,8 @@ class Daemon:
             supervisor.status(line)
         elif snapshot.settled(self._parts.require):
             self._ready = True
+            # What made us ready is told before: a journal is read from top to bottom.
+            self._parts.bus.flush()
             supervisor.ready(line)
             self._parts.bus.tell(events.BecameReady(at=snapshot.at, status=line))
         else:
@@ -288,33 +290,68 @@ class Daemon:
 
     async def _ask(self, name: str, wish: Wish, adopted: lifecycle.Adopted | None = None) -> dict[str, object]:
         scheduler = self._open()
-        result = await scheduler.ask(name, wish, adopted)
-        error = rotation.as_error(result)
-        if error is not None:
-            raise error
-        # A target that keeps silent is shown as it is.
-        await self._quiet(scheduler, PATIENCE, name)
-        document = health.document(scheduler.examine())
-        shown = document["grants"]
-        assert isinstance(shown, dict)  # noqa: S101 (health.document makes it)
-        return {"grant": name, **shown[name]}
+        async with scheduler.hosting(name):
+            error = rotation.as_error(await scheduler.ask(name, wish, adopted))
+            if error is not None:
+                raise error
+            # A target that keeps silent is shown as it is.
+            await self._quiet(scheduler, PATIENCE, name)
+            return self._shown(scheduler, name)
+
+    async def show(self, grant: str) -> dict[str, object]:
+        """How one grant stands, of the register too. Raises BadUsage for an unknown one."""
+        scheduler = self._open()
+        async with scheduler.hosting(grant):
+            if not scheduler.is_resident(grant):
+                # It may just have come, and nobody has looked yet at what it publishes.
+                await self._quiet(scheduler, FAREWELL, grant)
+            return self._shown(scheduler, grant)
+
+    def _shown(self, scheduler: Scheduler, grant: str) -> dict[str, object]:
+        return {"grant": grant, **health.grant_document(scheduler.look_at(grant), self._parts.clock.now())}
 
     async def retire(self, grant: str) -> dict[str, object]:
-        """Delete the stored tokens of a grant that is no longer configured, and what it published."""
+        """Delete the stored tokens of a grant that is no longer configured, and what it published; one of the register
+        is struck out of it first."""
         scheduler = self._open()
-        if scheduler.enrolled(grant):
+        struck = await scheduler.visits.strike(grant)
+        if scheduler.is_resident(grant):
             raise BadUsage(
                 f"grant {grant!r} is still configured", mend=f"remove [grants.{grant}] and reload, then retire it"
             )
         await scheduler.clear_away(grant)
-        if not await self._parts.store.retire(grant):
+        if not await self._parts.store.retire(grant) and not struck:
             raise BadUsage(f"no tokens of a grant named {grant!r} are stored", mend="see `rotator status`")
         self._parts.bus.tell(events.Retired(at=self._parts.clock.now(), grant=grant))
         return {"grant": grant, "retired": True}
 
     async def token(self, grant: str) -> dict[str, object]:
         """The access token as it is saved, for `rotator token`. Raises Transient where none is valid."""
-        return health.token(self._open().grant(grant), self._parts.clock.now())
+        async with self._open().hosting(grant) as desk:
+            return health.token(desk.grant, self._parts.clock.now())
+
+    async def enter(self, entries: Sequence[Entry]) -> dict[str, object]:
+        """Enrol grants in the register of the store, or change them, all or none. Raises Misconfigured for the first
+        that does not fit."""
+        scheduler = self._open()
+        self._register()
+        await scheduler.visits.enter(entries)
+        return {"entered": len(entries)}
+
+    async def listed(self, after: str, limit: int) -> dict[str, object]:
+        """A page of the register, by name."""
+        page = await self._register().page(after, limit)
+        return {"grants": [health.listed_document(one) for one in page], "more": len(page) == limit}
+
+    def _register(self) -> Register:
+        self._open()
+        register = self._parts.store.register
+        if register is None:
+            raise BadUsage(
+                "this state has no register of grants",
+                mend="configure them, or drop them into grants.d; see also [discovery]",
+            )
+        return register
 
     async def reload(self) -> dict[str, object]:
         """Read the configuration anew. Raises Misconfigured, and keeps the old one, where it is bad."""

@@ -5,7 +5,8 @@ Level-triggered: a target is settled to what the store says, whether it was neve
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -19,6 +20,8 @@ from rotator.engine.agenda import Agenda, Post
 from rotator.engine.crew import Crew
 from rotator.engine.rotation import Tools
 
+ORPHANS = 1000
+"""So many are looked at in a round; those whose tokens expired longest ago come first."""
 RETRY = policy.Rules(backoff_base=timedelta(seconds=1), backoff_cap=timedelta(seconds=30))
 
 
@@ -58,11 +61,15 @@ class Courier:
         self._orphans_at: datetime | None = None
         self._stuck: dict[tuple[str, str], str] = {}
 
-    def take_over(self, work: Iterable[tuple[Enrolment, Grant]]) -> None:
-        """Serve these enrolments from now on; what is known of unchanged ones is kept."""
+    def take_over(
+        self, residents: Iterable[tuple[Enrolment, Grant]], guests: Iterable[tuple[Enrolment, Grant]] = ()
+    ) -> None:
+        """Serve these enrolments from now on; what is known of unchanged ones is kept. The places of guests, who will
+        leave, are neither watched nor theirs for good."""
         now = self._tools.clock.now()
         rounds: dict[str, _Round] = {}
-        for enrolment, grant in work:
+        staying = list(residents)
+        for enrolment, grant in (*staying, *guests):
             old = self._rounds.get(enrolment.name)
             same = old is not None and old.enrolment.fingerprint == enrolment.fingerprint
             kept = old.posts if old is not None and same else {}
@@ -70,16 +77,40 @@ class Courier:
             rounds[enrolment.name] = _Round(enrolment, grant, posts)
         self._rounds = rounds
         self._plan_anew()
-        self._places = frozenset(place.location for one in rounds.values() for place in one.enrolment.targets.values())
+        self._places = frozenset(place.location for enrolment, _ in staying for place in enrolment.targets.values())
         self._orphans_at = None
-        self._watch()
+        self._watch([enrolment for enrolment, _ in staying])
 
-    def _watch(self) -> None:
+    def take_in(self, enrolment: Enrolment, grant: Grant, *, trusting: bool) -> None:
+        """Serve one more for a while; ``trusting``: what was published last still stands there."""
+        now, access = self._tools.clock.now(), grant.access
+        post = Post(now)
+        if trusting and access is not None:
+            post = Post(now + self._verify_every, access.generation, grant.lineage, recorded=True)
+        posts = dict.fromkeys(enrolment.targets, post)
+        self._rounds[enrolment.name] = _Round(enrolment, grant, posts)
+        if not trusting:
+            for target in posts:
+                self._start(enrolment.name, target)
+
+    def let_go(self, name: str) -> None:
+        """Serve it no more. Nothing of it may be in flight."""
+        for target in self._rounds.pop(name).posts:
+            self._agenda.drop((name, target))
+
+    def is_settled(self, name: str) -> bool:
+        """Whether every target holds what is saved, on record, or there is nothing that may be published."""
+        one, now = self._rounds[name], self._tools.clock.now()
+        if one.grant.unproven or not one.grant.holds_valid(now):
+            return True
+        return all(post.holds(one.grant) and post.recorded and not post.rests for post in one.posts.values())
+
+    def _watch(self, enrolments: Iterable[Enrolment]) -> None:
         places: dict[str, Callable[[], None]] = {}
-        for name, one in self._rounds.items():
-            for target, publisher in one.enrolment.targets.items():
+        for one in enrolments:
+            for target, publisher in one.targets.items():
                 if publisher.local:
-                    places[publisher.location] = partial(self._touched, name, target)
+                    places[publisher.location] = partial(self._touched, one.name, target)
         self._watcher.watch(places)
 
     def _touched(self, name: str, target: str) -> None:
@@ -169,16 +200,22 @@ class Courier:
 
         A task of its own: a Vault that keeps silent must not hold up the sweep."""
         now = self._tools.clock.now()
-        self._orphans_at = next_at = now + self._verify_every
-        for orphan in await self._tools.store.deliveries():
+        self._orphans_at = now + self._verify_every
+        orphans = [one for one in await self._tools.store.expired(now, ORPHANS) if one.location not in self._places]
+        enrolled = await self._enrolled({orphan.grant for orphan in orphans}, roster)
+        for orphan in orphans:
             # Looked up for each: a reload may have come while the one before was removed.
-            if orphan.location in self._places:
-                continue
-            if orphan.expires_at <= now:
+            if orphan.location not in self._places and orphan.location not in enrolled.get(orphan.grant, ()):
                 await self._remove(orphan, roster)
-            else:
-                next_at = min(next_at, orphan.expires_at)
-        self._orphans_at = next_at
+
+    async def _enrolled(self, names: Collection[str], roster: Roster) -> dict[str, set[str]]:
+        """Where those of these grants publish that stand in the register: an outage may have outlived their tokens."""
+        register = self._tools.store.register
+        places: dict[str, set[str]] = {}
+        for entry in () if register is None else await register.entries(names):
+            with suppress(Misconfigured):
+                places[entry.name] = {place.location for place in roster.enrolment_of(entry).targets.values()}
+        return places
 
     async def clear_away(self, grant: str, roster: Roster) -> None:
         """Delete what was published for a grant that is retired, at once. Raises what the store raises."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from rotator.core import health, lifecycle
@@ -39,26 +39,37 @@ class Desk:
     @property
     def is_odd(self) -> bool:
         """Whether a sweep must ask it, for the store alone does not tell when."""
-        return self.anew or self.fell_back is not None or self.held_until is not None or self.grant.due_at is None
+        return self.is_ahead or self.held_until is not None or self.grant.due_at is None
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether a rotation must mend what is stored, due or not."""
+        return self.anew or self.fell_back is not None
 
     def wants_look(self, now: datetime) -> bool:
         """Whether it is to be looked at although the store does not name it as due."""
-        return self.anew or self.fell_back is not None or (self.grant.due_at is None and self.look_at <= now)
+        return self.is_ahead or (self.grant.due_at is None and self.look_at <= now)
 
 
 class Desks:
-    """Who is enrolled, and what is known of each without asking the store. What is saved goes on to the courier."""
+    """Who is at work, and what is known of each without asking the store. What is saved goes on to the courier.
+
+    Residents are those of the configuration and of what is discovered: they have a desk for as long as they are
+    enrolled. Guests are those of the register (`rotator.engine.visits`)."""
 
     def __init__(self, tools: Tools, courier: Courier) -> None:
         self._tools = tools
         self._courier = courier
         self._desks: dict[str, Desk] = {}
+        self._guests: dict[str, Desk] = {}
         # In the order in which they became odd: a set's order would change from run to run.
         self._odd: dict[str, Desk] = {}
         self._undecided: set[str] = set()
-        self.strangers = 0
+        # Names that the store called due and that have no desk, nor will have one: they stay due for ever.
+        self.strangers: set[str] = set()
 
     def __iter__(self) -> Iterator[Desk]:
+        """The residents."""
         return iter(self._desks.values())
 
     def __len__(self) -> int:
@@ -71,7 +82,7 @@ class Desks:
     def mind(self, desk: Desk) -> None:
         """Something of a desk changed: keep the list of the odd ones true."""
         name = desk.enrolment.name
-        if self._desks.get(name) is not desk:
+        if self.get(name) is not desk:
             return
         if desk.is_odd:
             self._odd[name] = desk
@@ -79,11 +90,11 @@ class Desks:
             self._odd.pop(name, None)
 
     def get(self, name: str) -> Desk | None:
-        return self._desks.get(name)
+        return self._desks.get(name) or self._guests.get(name)
 
     def known(self, name: str) -> Desk:
-        """The desk of an enrolled grant. Raises BadUsage naming the known ones."""
-        desk = self._desks.get(name)
+        """The desk of a grant. Raises BadUsage naming those that are configured."""
+        desk = self.get(name)
         if desk is None:
             known = ", ".join(sorted(self._desks)) or "none is configured"
             raise BadUsage(f"no grant is named {name!r}", mend=f"known grants: {known}")
@@ -93,26 +104,65 @@ class Desks:
         """Work with these enrolments from now on, all or none: enrol what is new. Raises what the store raises."""
         enrolments = roster.enrolments().values()
         grants = await asyncio.gather(*(rotation.enrol(one, self._tools) for one in enrolments))
-        stored = {grant.name: grant for grant in await self._tools.store.grants()}
         # From here on without a pause: nobody sees half of it, and no rotation ends between two lines.
         now, desks = self._tools.clock.now(), dict[str, Desk]()
-        for enrolment, read in zip(enrolments, grants, strict=True):
-            old, grant = self._desks.get(enrolment.name), read
+        for enrolment, (read, anew) in zip(enrolments, grants, strict=True):
+            old, grant = self.get(enrolment.name), read
             if old is not None and old.grant.lineage == grant.lineage and old.grant.generation >= grant.generation:
                 # A rotation may have ended since the store was read.
                 grant = old.grant
             desk = desks[enrolment.name] = Desk(enrolment, grant, look_at=now)
-            desk.anew = enrolment.name in stored and stored[enrolment.name].identity != grant.identity
+            desk.anew = anew
             desk.fell_back = None if old is None else old.fell_back
         self._desks, self._undecided = desks, set(desks)
-        self._odd = {name: desk for name, desk in desks.items() if desk.is_odd}
-        self.strangers = len(stored.keys() - desks.keys())
-        self._courier.take_over((desk.enrolment, desk.grant) for desk in desks.values())
+        self._guests = {name: desk for name, desk in self._guests.items() if name not in desks}
+        self._odd = {name: desk for name, desk in {**desks, **self._guests}.items() if desk.is_odd}
+        self.strangers = set()
+        self._courier.take_over(
+            ((desk.enrolment, desk.grant) for desk in desks.values()),
+            ((desk.enrolment, desk.grant) for desk in self._guests.values()),
+        )
+
+    # --- guests ------------------------------------------------------------------------------------------------
+
+    def guests(self) -> Iterator[str]:
+        return iter(self._guests)
+
+    def is_resident(self, name: str) -> bool:
+        return name in self._desks
+
+    def take_in(self, enrolment: Enrolment, grant: Grant, *, anew: bool, trusting: bool) -> Desk:
+        """A guest comes; what it has is published where it is not, unless ``trusting``."""
+        desk = self._guests[enrolment.name] = Desk(enrolment, grant, self._tools.clock.now(), anew=anew)
+        self.mind(desk)
+        self._courier.take_in(enrolment, grant, trusting=trusting)
+        return desk
+
+    def remake(self, enrolments: Mapping[str, Enrolment]) -> None:
+        """Guests are enrolled in another way by now; what is in flight for them ends as it began."""
+        now = self._tools.clock.now()
+        for name, enrolment in enrolments.items():
+            if (old := self._guests.get(name)) is not None:
+                desk = self._guests[name] = replace(old, enrolment=enrolment, look_at=now)
+                self.mind(desk)
+                self._courier.take_in(enrolment, desk.grant, trusting=False)
+
+    def is_settled(self, name: str) -> bool:
+        """Whether every target of a guest holds what it may hold."""
+        return self._courier.is_settled(name)
+
+    def let_go(self, name: str) -> None:
+        """A guest leaves; the store knows all that is worth knowing of it."""
+        del self._guests[name]
+        self._odd.pop(name, None)
+        self._courier.let_go(name)
+
+    # --- what happens to them ----------------------------------------------------------------------------------
 
     def saved(self, grant: Grant) -> None:
         """A grant became durable: publish first, everything else after. One that was in flight when its identity was
         changed by a reload is none of ours any more."""
-        desk = self._desks.get(grant.name)
+        desk = self.get(grant.name)
         if desk is not None and desk.grant.identity == grant.identity:
             desk.grant = grant
             self.mind(desk)
@@ -120,7 +170,7 @@ class Desks:
 
     def look_again(self, now: datetime) -> None:
         """Wall time was set: no time that was planned by it holds any more."""
-        for desk in self._desks.values():
+        for desk in (*self._desks.values(), *self._guests.values()):
             desk.look_at, desk.held_until = now, None
             self.mind(desk)
         self._courier.look_again()
@@ -128,10 +178,14 @@ class Desks:
     def distrust(self, moment: Moment) -> None:
         """The clock fell back: at once in the records in hand, so that nothing is published by them, and in the store
         by a rotation of each."""
-        for desk in self._desks.values():
-            desk.fell_back = moment
-            fact = lifecycle.ClockFellBack()
-            self.saved(lifecycle.advance(desk.grant, fact, moment, desk.enrolment.rules, 0.0).grant)
+        for desk in (*self._desks.values(), *self._guests.values()):
+            self.doubt(desk, moment)
+
+    def doubt(self, desk: Desk, moment: Moment) -> None:
+        """The same for one."""
+        desk.fell_back = moment
+        fact = lifecycle.ClockFellBack()
+        self.saved(lifecycle.advance(desk.grant, fact, moment, desk.enrolment.rules, 0.0).grant)
 
     def examine(self) -> health.Health:
         """The snapshot that everything shown is made of."""
@@ -149,8 +203,13 @@ class Desks:
             self._undecided.discard(name)
         return True
 
+    def look_at(self, name: str) -> health.GrantHealth:
+        """How one of them stands. Raises BadUsage for one that has no desk."""
+        self.known(name)
+        return self._examine(name, self._tools.clock.now())
+
     def _examine(self, name: str, now: datetime) -> health.GrantHealth:
-        desk = self._desks[name]
+        desk = self.known(name)
         rules = desk.enrolment.rules
         budget = rules.budget if rules.password else None
         return health.examine(desk.grant, desk.enrolment.provider, budget, self._courier.health(name), now)

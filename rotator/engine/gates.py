@@ -42,6 +42,10 @@ class Gate:
     def waiting(self) -> int:
         return len(self._places)
 
+    def holds(self, name: str) -> bool:
+        """Whether it stands in line."""
+        return name in self._places
+
     @property
     def inside(self) -> int:
         return len(self._inside)
@@ -194,6 +198,10 @@ class Gates:
             gate = self._gates[provider] = Gate(provider, limits)
         gate.limits = limits
         return gate
+
+    def hold(self, name: str) -> bool:
+        """Whether it stands in line at any of them."""
+        return any(gate.holds(name) for gate in self._gates.values())
 
     @property
     def waiting(self) -> int:

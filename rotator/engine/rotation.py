@@ -101,8 +101,8 @@ async def _leased(enrolment: Enrolment, tools: Tools, saved: Callable[[Grant], N
     lease, grant = await tools.store.lease(enrolment.name, tools.owner, tools.clock.moment(), enrolment.rules.lease)
     try:
         scribe = _Scribe(tools, lease, grant, saved)
-        if grant.identity != (identity := _identity(enrolment, tools)):
-            await scribe.keep(lifecycle.reidentify(grant, tools.dice.name(), identity, tools.clock.now()))
+        if grant.identity != (ours := identity(enrolment, tools)):
+            await scribe.keep(lifecycle.reidentify(grant, tools.dice.name(), ours, tools.clock.now()))
         yield scribe
     finally:
         try:
@@ -112,19 +112,22 @@ async def _leased(enrolment: Enrolment, tools: Tools, saved: Callable[[Grant], N
             pass
 
 
-async def enrol(enrolment: Enrolment, tools: Tools) -> Grant:
+async def enrol(enrolment: Enrolment, tools: Tools) -> tuple[Grant, bool]:
     """The grant to work with: as it is stored, made where there is none. Where provider, client or user changed it is
-    one that has nothing yet; the next rotation makes that durable, under its lease."""
-    identity = _identity(enrolment, tools)
+    one that has nothing yet, which the second value tells; the next rotation makes that durable, under its lease."""
+    ours = identity(enrolment, tools)
     now = tools.clock.now()
-    fresh = lifecycle.enrol(enrolment.name, tools.dice.name(), identity, now)
+    fresh = lifecycle.enrol(enrolment.name, tools.dice.name(), ours, now)
     grant = await tools.store.enrol(fresh)
     if grant.lineage == fresh.lineage:
         tools.bus.tell(events.Enrolled(at=now, grant=grant.name, lineage=grant.lineage))
-    return grant if grant.identity == identity else lifecycle.reidentify(grant, fresh.lineage, identity, now).grant
+    if grant.identity == ours:
+        return grant, False
+    return lifecycle.reidentify(grant, fresh.lineage, ours, now).grant, True
 
 
-def _identity(enrolment: Enrolment, tools: Tools) -> str:
+def identity(enrolment: Enrolment, tools: Tools) -> str:
+    """What the tokens of a grant belong to, as records keep it."""
     return tokens.digest(enrolment.identity, tools.key)
 
 

@@ -7,27 +7,30 @@ store, so that a missed alarm, a suspended machine or a clock step heals itself.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
 
 from rotator.core import events, health, lifecycle, policy
 from rotator.core.errors import RotatorError
-from rotator.core.grants import Grant
 from rotator.core.ports import Roster, Watcher
 from rotator.core.publication import Settled
 from rotator.engine.alarm import Alarm
 from rotator.engine.crew import Crew
 from rotator.engine.delivery import Courier
-from rotator.engine.desks import Desks
+from rotator.engine.desks import Desk, Desks
 from rotator.engine.rotation import Result, Tools, Wish
 from rotator.engine.turns import Turns
+from rotator.engine.visits import Visits
 
 T = TypeVar("T")
 
 TOGETHER = timedelta(seconds=1)
+SURPLUS = 16
+"""So many more are asked for than there are desks, to find grants that nobody configures any more."""
 CROWD = timedelta(milliseconds=0.5)
 """How much longer the store is not asked what is due, for each grant that stands in line already."""
 
@@ -58,8 +61,11 @@ class Scheduler:
         self._desks = Desks(tools, self._courier)
         self._alarm = Alarm(tools.clock, self.ring)
         self._turns = Turns(tools, self._crew, self._desks, self._alarm)
+        self._visits = Visits(tools, self._crew, self._desks, self._turns, self.ring)
         self._former: list[Roster] = []
         self._moment = self._looked = tools.clock.moment()
+        # Long ago: the first sweep walks.
+        self._walked = self._moment.boottime - timing.sweep_every
         self.bell = asyncio.Event()
 
     # --- who is enrolled ---------------------------------------------------------------------------------------
@@ -67,6 +73,7 @@ class Scheduler:
     async def begin(self) -> None:
         """Take the roster over: enrol what is new, and judge the clock against the store's high-water mark."""
         high_water = await self._tools.store.high_water()
+        await self._visits.use(self._roster)
         await self._desks.take_over(self._roster)
         self._moment = moment = self._tools.clock.moment()
         if high_water is not None and moment.now < high_water - policy.CLOCK_TOLERANCE:
@@ -80,10 +87,13 @@ class Scheduler:
         after = {name: enrolment.fingerprint for name, enrolment in roster.enrolments().items()}
         try:
             self._turns.must_go_on()
+            visiting = await self._visits.use(roster)
             await self._desks.take_over(roster)
         except BaseException:
+            self._visits.go_back(self._roster)
             await roster.close()
             raise
+        self._desks.remake(visiting)
         self._former.append(self._roster)
         dismissed = partial(self._dismiss, self._roster, self._crew.running())
         self._crew.start((f"dismiss roster {id(self._roster)}",), dismissed)
@@ -116,6 +126,8 @@ class Scheduler:
         tools, now = self._tools, self._read_clock()
         self._crew.start(("tend",), self._roster.tend)
         self._courier.sweep(self._roster)
+        self._visits.release()
+        self._walk()
         next_look = self._next_look(self._moment)
         upcoming: datetime | None = next_look
         if next_look <= now:
@@ -151,11 +163,36 @@ class Scheduler:
         # They need not wait for a store that keeps silent.
         turns.let_in()
         # All that is due, for who needs it most goes first; strangers stay due for ever.
-        for name in await store.due(now, len(self._desks) + self._desks.strangers):
+        for name in await self._due(now):
             due = self._desks.get(name)
             if due is not None and not due.is_held(now):
                 turns.wait(due, self._moment)
-        return await store.next_due(now)
+        for guest in await self._visits.due(now):
+            if not guest.is_held(now):
+                turns.wait(guest, self._moment)
+        times = (await store.next_due(now), await self._visits.next_due(now))
+        return min((at for at in times if at is not None), default=None)
+
+    async def _due(self, now: datetime) -> Sequence[str]:
+        """All of the residents that are due. Grants that nobody configures any more are due for ever and before all
+        others; once found they are counted in."""
+        strangers = self._desks.strangers
+        limit = len(self._desks) + len(strangers) + SURPLUS
+        while True:
+            names = await self._tools.store.due(now, limit)
+            found = {name for name in names if self._desks.get(name) is None} - strangers
+            strangers |= found
+            if not found or len(names) < limit:
+                return names
+            limit *= 2
+
+    def _walk(self) -> None:
+        """Look after what the register publishes, as far as the time since the last walk allows."""
+        passed = self._moment.boottime - self._walked
+        if self._visits.register is None or not (passed < policy.ZERO or passed >= self._timing.sweep_every):
+            return
+        if self._crew.start(("walk",), partial(self._visits.walk, self._timing.sweep_every)) is not None:
+            self._walked = self._moment.boottime
 
     def _next_look(self, moment: policy.Moment) -> datetime:
         """When the store is asked next: at once while nobody waits, else the less often the more do. To be in line a
@@ -202,18 +239,31 @@ class Scheduler:
     async def ask(self, name: str, wish: Wish, adopted: lifecycle.Adopted | None = None) -> Result:
         """Rotate now because somebody asked, after what is in flight; ``adopted`` is a refresh token from elsewhere,
         which this exchange proves. Raises BadUsage for an unknown grant."""
-        self._desks.known(name)
-        try:
-            return await self._turns.ask(name, wish, adopted)
-        finally:
-            self.ring()
+        async with self.hosting(name):
+            try:
+                return await self._turns.ask(name, wish, adopted)
+            finally:
+                self.ring()
 
-    def grant(self, name: str) -> Grant:
-        """The grant as it was last saved. Raises BadUsage for an unknown one."""
-        return self._desks.known(name).grant
+    @asynccontextmanager
+    async def hosting(self, name: str) -> AsyncIterator[Desk]:
+        """The desk of a grant, of the register too, which stays there at least as long as this. Raises BadUsage for an
+        unknown one."""
+        with self._visits.hosting(name):
+            await self._visits.invite(name)
+            yield self._desks.known(name)
 
-    def enrolled(self, name: str) -> bool:
-        return self._desks.get(name) is not None
+    def look_at(self, name: str) -> health.GrantHealth:
+        """How a grant that has a desk stands."""
+        return self._desks.look_at(name)
+
+    def is_resident(self, name: str) -> bool:
+        """Whether the configuration has it, or it was discovered."""
+        return self._desks.is_resident(name)
+
+    @property
+    def visits(self) -> Visits:
+        return self._visits
 
     async def clear_away(self, name: str) -> None:
         """Delete what was published for a grant that is retired, at once, after what is still in flight for it."""
@@ -222,11 +272,11 @@ class Scheduler:
 
     def examine(self) -> health.Health:
         """The snapshot that everything shown is made of."""
-        return self._desks.examine()
+        return replace(self._desks.examine(), register=self._visits.census, walked=self._visits.walked)
 
     def all_decided(self) -> bool:
         """Whether every grant was decided at least once since it was enrolled, and `examine` is worth its cost."""
-        return self._desks.all_decided()
+        return self._visits.walked and self._desks.all_decided()
 
     # --- the end -----------------------------------------------------------------------------------------------
 

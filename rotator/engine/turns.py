@@ -56,6 +56,10 @@ class Turns:
             place = Place(Line.FAILING, place.until)
         self._gates.of(enrolment.provider, enrolment.limits).wait(enrolment.name, place)
 
+    def awaits(self, name: str) -> bool:
+        """Whether it stands in line."""
+        return self._gates.hold(name)
+
     def let_in(self) -> None:
         """Start whoever may start now; no provider waits for another."""
         if self._closed or not self._gates.waiting:

@@ -16,8 +16,9 @@ from itertools import islice
 from rotator.core import pressure, records
 from rotator.core.errors import Overtaken, Unavailable
 from rotator.core.grants import Grant
+from rotator.core.health import Census, Listed
 from rotator.core.policy import Moment
-from rotator.core.ports import Census, Clock, Delivery, Dice, Entry, Lease, Listed
+from rotator.core.ports import Clock, Delivery, Dice, Entry, Lease
 from rotator.core.pressure import Line
 
 MINUTE = timedelta(minutes=1)

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from rotator.core.errors import RotatorError
+from rotator.core.errors import Misconfigured, RotatorError
 from rotator.core.grants import Outcome, OutcomeClass
 from rotator.core.policy import Moment
-from rotator.core.ports import Credentials, Enrolment, Publisher, TokenRequest
+from rotator.core.ports import Credentials, Enrolment, Entry, Publisher, TokenRequest
 from rotator.core.publication import Found, Publication, Settled
 from rotator.core.tokens import Secret, digest
 
@@ -326,9 +326,16 @@ class FixedRoster:
         }
         self.closed = False
         self.tended = 0
+        self.providers = sorted({enrolment.provider for enrolment in self.by_name.values()} | {"lab"})
+        self.registered: Callable[[Entry], Enrolment] | None = None
 
     def enrolments(self) -> Mapping[str, Enrolment]:
         return self.by_name
+
+    def enrolment_of(self, entry: Entry) -> Enrolment:
+        if self.registered is None:
+            raise Misconfigured("no grant of a register is expected in this story")
+        return self.registered(entry)
 
     def publisher_at(self, location: str) -> Publisher | None:
         return self.removable.get(location)

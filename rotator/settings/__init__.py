@@ -13,6 +13,7 @@
     problems   every error in words
     checks     what ties tables together
     discovered a grant that stands in Vault, checked like a table
+    registered a grant that stands in the store's register, the same
 
 In the environment `grants.billing.client_id` is ``ROTATOR_GRANTS__BILLING__CLIENT_ID``.
 """
@@ -29,7 +30,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from rotator.core.errors import Misconfigured
-from rotator.settings import checks, discovered, problems, shape, sources
+from rotator.settings import checks, discovered, problems, registered, shape, sources
 from rotator.settings.documents import DROP_INS
 from rotator.settings.entries import VaultPath, state_entry, vault_field
 from rotator.settings.models import AppRole, Auth, Budget, Grant, Limits, Provider, Settings, Vault
@@ -56,6 +57,7 @@ __all__ = [
     "find",
     "load",
     "references",
+    "registered",
     "state_entry",
     "vault_field",
 ]

@@ -73,7 +73,7 @@ def _problem(kind: str, path: Path, context: Mapping[str, Any], layers: Layers) 
         return Problem(path, f"is missing; {_addition(path, layers)}")
     if kind == "value_error":
         return Problem(path, str(context["error"]))
-    return Problem(path, _words(kind, context))
+    return Problem(path, words(kind, context))
 
 
 def _addition(path: Path, layers: Layers) -> str:
@@ -83,7 +83,8 @@ def _addition(path: Path, layers: Layers) -> str:
     return f"add {path[-1]} = {example} under [{shape.dotted(path[:-1])}]"
 
 
-def _words(kind: str, context: Mapping[str, Any]) -> str:
+def words(kind: str, context: Mapping[str, Any]) -> str:
+    """What pydantic calls wrong by ``kind``, for a person."""
     match kind:
         case "string_type":
             return "must be text in quotes"

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from rotator.core.grants import OutcomeClass, Trouble
-from rotator.core.ports import Census, Entry, Listed, Register, Store
+from rotator.core.health import Census, Listed
+from rotator.core.ports import Entry, Register, Store
 from rotator.core.pressure import Line
 from tests.contracts import stores
 from tests.contracts.stores import NOW, Harness, granted, new

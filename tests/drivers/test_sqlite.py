@@ -665,7 +665,8 @@ def test_a_state_of_the_first_schema_is_brought_up_and_keeps_all_it_holds(tmp_pa
         before = connection.execute("SELECT name, lineage, generation, due_at, record FROM grants").fetchall()
         assert before
         for statement in (
-            "DROP INDEX grants_due", "DROP INDEX grants_in_line", "DROP INDEX deliveries_expired", "DROP TABLE register",
+            "DROP INDEX grants_due", "DROP INDEX grants_in_line", "DROP INDEX deliveries_expired",
+            "DROP TABLE register",
             "ALTER TABLE grants DROP COLUMN provider", "ALTER TABLE grants DROP COLUMN line",
             "ALTER TABLE grants DROP COLUMN expires_at", "CREATE INDEX grants_due ON grants (due_at, name)",
             "PRAGMA user_version = 1",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rotator.core import errors
-from rotator.core.grants import Kind
+from rotator.core.grants import Grant, Kind
 from rotator.core.ports import Roster, TokenRequest
 from rotator.core.publication import Publication, Settled
 from rotator.lab import world
@@ -18,15 +18,16 @@ from tests.engine.stage import HOUR, MINUTE, SECOND, Stage, failing, play
 OTHER = ("https://lab", "other", "user")
 
 
-def slow_listing(stage: Stage, span: timedelta) -> None:
-    """The last question of a reload to the store takes its time."""
-    grants = stage.store.grants
+def slow_enrolment(stage: Stage, span: timedelta) -> None:
+    """What a reload asks the store takes its time, and is old by the time it is answered."""
+    enrol = stage.store.enrol
 
-    async def slowly() -> object:
+    async def slowly(grant: Grant) -> Grant:
+        found = await enrol(grant)
         await stage.clock.pass_time(span)
-        return await grants()
+        return found
 
-    stage.store.grants = slowly  # type: ignore[method-assign,assignment]
+    stage.store.enrol = slowly  # type: ignore[method-assign]
 
 
 async def until_due(stage: Stage) -> None:
@@ -41,7 +42,7 @@ def test_a_rotation_that_ends_during_a_reload_is_not_forgotten() -> None:
         async with stage.play() as daemon:
             await stage.pass_time(MINUTE)
             await until_due(stage)
-            slow_listing(stage, 5 * SECOND)
+            slow_enrolment(stage, 5 * SECOND)
             stage.turn_to(stage.roster.by_name["billing"])
             await daemon.reload()
             shown = (await daemon.health())["grants"]["billing"]  # type: ignore[index]
@@ -59,7 +60,7 @@ def test_health_can_be_asked_for_in_the_middle_of_a_reload() -> None:
         stage = Stage()
         async with stage.play() as daemon:
             await stage.pass_time(MINUTE)
-            slow_listing(stage, 5 * SECOND)
+            slow_enrolment(stage, 5 * SECOND)
             stage.turn_to(stage.roster.by_name["billing"], stage.enrolment("extra"))
             reloading = asyncio.create_task(daemon.reload())
             await stage.pass_time(SECOND)
@@ -98,21 +99,21 @@ def test_every_roster_is_closed_at_the_end_also_one_that_was_refused() -> None:
             raise AssertionError
 
         stage.place().settle = never  # type: ignore[method-assign,assignment]
-        grants = stage.store.grants
+        enrol = stage.store.enrol
 
-        async def away() -> object:
+        async def away(_: Grant) -> Grant:
             raise errors.Unavailable("the store is away")
 
         async with stage.play() as daemon:
             await stage.pass_time(MINUTE)
             used = stage.turn_to(stage.roster.by_name["billing"])
             await daemon.reload()
-            stage.store.grants = away  # type: ignore[method-assign,assignment]
+            stage.store.enrol = away  # type: ignore[method-assign]
             refused = stage.turn_to(stage.roster.by_name["billing"])
             with pytest.raises(errors.Unavailable):
                 await daemon.reload()
             assert refused.closed and not used.closed and not stage.roster.closed
-            stage.store.grants = grants  # type: ignore[method-assign]
+            stage.store.enrol = enrol  # type: ignore[method-assign]
         assert used.closed and stage.roster.closed
 
     play(story)
@@ -149,14 +150,14 @@ def test_a_reload_that_fails_half_way_leaves_the_old_identity_at_work() -> None:
             await stage.pass_time(MINUTE)
             before = stage.stored()[0]
 
-            async def away() -> object:
+            async def away(_: Grant) -> Grant:
                 raise errors.Unavailable("the store is away")
 
-            grants, stage.store.grants = stage.store.grants, away  # type: ignore[method-assign,assignment]
+            enrol, stage.store.enrol = stage.store.enrol, away  # type: ignore[method-assign]
             stage.turn_to(stage.enrolment("billing", identity=OTHER, fingerprint="other"))
             with pytest.raises(errors.Unavailable):
                 await daemon.reload()
-            stage.store.grants = grants  # type: ignore[method-assign]
+            stage.store.enrol = enrol  # type: ignore[method-assign]
             await stage.pass_time(2 * HOUR)
             assert stage.stored()[0].lineage == before.lineage
         kinds = [kind for _, kind in stage.exchanges()]
@@ -170,7 +171,7 @@ def test_a_store_that_keeps_silent_does_not_hold_up_a_reload_for_ever() -> None:
         stage = Stage()
         async with stage.play() as daemon:
             await stage.pass_time(MINUTE)
-            slow_listing(stage, HOUR)
+            slow_enrolment(stage, HOUR)
             fresh = stage.turn_to(stage.roster.by_name["billing"])
             daemon.hang_up()
             await stage.pass_time(11 * SECOND)

@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 
 from rotator.core import records
-from rotator.core.ports import Census, Entry, Listed
+from rotator.core.health import Census, Listed
+from rotator.core.ports import Entry
 from rotator.core.pressure import Line
 from rotator.drivers.sqlite.sealing import Seal
 

@@ -1,0 +1,261 @@
+"""Grants of the register at work: each comes to a desk when something is to be done for it, and leaves it again. Memory
+follows what is under way and not how many there are.
+
+Two things bring one: it is due, or the walk has come to it, which looks at what everybody publishes, page by page and
+slowly; the first walk after a start goes as fast as targets answer, for a reboot may have emptied them all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+
+from rotator.core import events, policy
+from rotator.core.errors import Misconfigured, RotatorError
+from rotator.core.grants import Grant
+from rotator.core.health import Census, Listed
+from rotator.core.ports import Enrolment, Entry, Register, Roster
+from rotator.core.pressure import Line
+from rotator.engine import rotation
+from rotator.engine.crew import Crew
+from rotator.engine.desks import Desk, Desks
+from rotator.engine.rotation import Tools
+from rotator.engine.turns import Turns
+
+ROOM = {Line.HELD: 512, Line.MISSING: 128, Line.FAILING: 128}
+"""So many of each provider and line stand at desks because they are due: more than any gate lets in within a sweep,
+and none of them can keep out those of another line."""
+PAGE = 128
+"""So many the walk looks at together."""
+PACE = 50
+"""So many it looks at in a second once it has been everywhere."""
+CROWD = 1024
+"""From so many guests on, those whose targets take nothing do not stay for it: the walk comes to them again."""
+COUNTED_EVERY = timedelta(seconds=30)
+
+
+class Visits:
+    """Who of the register is at a desk. ``ring`` asks for a sweep."""
+
+    def __init__(self, tools: Tools, crew: Crew, desks: Desks, turns: Turns, ring: Callable[[], None]) -> None:
+        self._tools = tools
+        self._crew = crew
+        self._desks = desks
+        self._turns = turns
+        self._ring = ring
+        self._roster: Roster | None = None
+        self._refused: dict[str, str] = {}
+        self._hosted: Counter[str] = Counter()
+        self._cursor = ""
+        self._count_at: datetime | None = None
+        self.walked = tools.store.register is None
+        self.census: Census | None = None
+
+    @property
+    def register(self) -> Register | None:
+        return self._tools.store.register
+
+    # --- who comes ---------------------------------------------------------------------------------------------
+
+    async def use(self, roster: Roster) -> dict[str, Enrolment]:
+        """Work with another roster from now on: what it makes of those that are at desks."""
+        register, guests = self.register, list(self._desks.guests())
+        self._refused = {}
+        if register is None:
+            self._roster = roster
+            return {}
+        entries = await register.entries(guests)
+        self._roster = roster
+        made = {entry.name: self._make(entry) for entry in entries}
+        return {name: enrolment for name, enrolment in made.items() if enrolment is not None}
+
+    def go_back(self, roster: Roster) -> None:
+        """The reload was none: what is made from now on is made by this one again."""
+        self._roster = roster
+
+    async def due(self, now: datetime) -> list[Desk]:
+        """Those that are due, at their desks. Raises what the store raises."""
+        register, roster = self.register, self._roster
+        if register is None or roster is None:
+            return []
+        spare = len(self._refused)
+        rooms = {(name, line): room + spare for name in roster.providers for line, room in ROOM.items()}
+        names = await register.due(now, rooms)
+        await self._admit(names, trusting=True)
+        return [desk for name in names if (desk := self._desks.get(name)) is not None]
+
+    async def next_due(self, after: datetime) -> datetime | None:
+        if self.register is None or self._roster is None:
+            return None
+        return await self.register.next_due(after, self._roster.providers)
+
+    @contextmanager
+    def hosting(self, name: str) -> Iterator[None]:
+        """Whoever comes stays at least as long as this."""
+        self._hosted[name] += 1
+        try:
+            yield
+        finally:
+            self._hosted[name] -= 1
+            if not self._hosted[name]:
+                del self._hosted[name]
+
+    async def invite(self, name: str) -> None:
+        """Bring one to its desk because somebody asks for it; nothing happens where it does not stand in the
+        register."""
+        if self._desks.get(name) is None:
+            self._refused.pop(name, None)
+            await self._admit([name])
+
+    async def _admit(self, names: Sequence[str], *, trusting: bool = False) -> None:
+        """``trusting``: what was published last still stands, as far as is known; the walk will see."""
+        register, store = self.register, self._tools.store
+        missing = [name for name in names if self._desks.get(name) is None and name not in self._refused]
+        if register is None or not missing:
+            return
+        entries = await register.entries(missing)
+        grants = await asyncio.gather(*(store.grant(entry.name) for entry in entries))
+        moment = self._tools.clock.moment()
+        for entry, grant in zip(entries, grants, strict=True):
+            enrolment = self._make(entry)
+            if enrolment is None:
+                continue
+            known, anew = await self._known(enrolment, grant)
+            if self._desks.get(entry.name) is None:
+                desk = self._desks.take_in(enrolment, known, anew=anew, trusting=trusting)
+                if _is_of_the_future(known, moment):
+                    self._desks.doubt(desk, moment)
+
+    async def _known(self, enrolment: Enrolment, stored: Grant | None) -> tuple[Grant, bool]:
+        if stored is not None and stored.identity == rotation.identity(enrolment, self._tools):
+            return stored, False
+        # New, or of another client or user by now.
+        return await rotation.enrol(enrolment, self._tools)
+
+    def _make(self, entry: Entry) -> Enrolment | None:
+        assert self._roster is not None  # noqa: S101 (nobody comes before there is one)
+        try:
+            return self._roster.enrolment_of(entry)
+        except Misconfigured as error:
+            if self._refused.get(entry.name) != str(error):
+                now = self._tools.clock.now()
+                self._tools.bus.tell(events.Warned(at=now, text=f"{entry.name} of the register is left out: {error}"))
+            self._refused[entry.name] = str(error)
+            return None
+
+    # --- who goes ----------------------------------------------------------------------------------------------
+
+    def release(self) -> None:
+        """Let go of everybody for whom nothing is to be done now."""
+        now, guests = self._tools.clock.now(), list(self._desks.guests())
+        if not guests:
+            return
+        busy = self._crew.names(lambda key: len(key) > 1)
+        for name in guests:
+            desk = self._desks.get(name)
+            if desk is None or name in busy or name in self._hosted or self._turns.awaits(name):
+                continue
+            if desk.is_ahead or desk.is_held(now):
+                continue
+            if len(guests) > CROWD or self._desks.is_settled(name):
+                self._desks.let_go(name)
+
+    # --- the walk ----------------------------------------------------------------------------------------------
+
+    async def walk(self, span: timedelta) -> None:
+        """As far as the pace allows in ``span``; the first time all through. Never raises for the store."""
+        left = math.ceil(PACE * span.total_seconds())
+        try:
+            await self._count()
+            while left > 0 or not self.walked:
+                page = await self._look(PAGE if not self.walked else min(PAGE, left))
+                left -= len(page)
+                if not page:
+                    self._cursor = ""
+                    if not self.walked:
+                        self.walked = True
+                        self._count_at = None
+                        self._ring()
+                    return
+                self._cursor = page[-1].name
+        except RotatorError:
+            # The next sweep goes on; that the store is away is told by those who need it more.
+            return
+
+    async def _look(self, limit: int) -> Sequence[Listed]:
+        register = self.register
+        if register is None:
+            return ()
+        page = await register.page(self._cursor, limit)
+        now = self._tools.clock.now()
+        names = [
+            one.name for one in page if one.due_at is None or (one.expires_at is not None and one.expires_at > now)
+        ]
+        await self._wake(names)
+        looked = set(names)
+        await self._crew.quiet(lambda key: key[0] == "deliver" and key[1] in looked)
+        self.release()
+        return page
+
+    async def _count(self) -> None:
+        register, now = self.register, self._tools.clock.now()
+        if register is None or (self._count_at is not None and self._count_at - COUNTED_EVERY <= now < self._count_at):
+            return
+        self._count_at = now + COUNTED_EVERY
+        self.census = await register.census(now)
+
+    # --- orders ------------------------------------------------------------------------------------------------
+
+    async def enter(self, entries: Sequence[Entry]) -> None:
+        """Enrol these now. Raises Misconfigured for the first that does not fit, before anything is written."""
+        register, roster = self.register, self._roster
+        assert register is not None and roster is not None  # noqa: S101 (the daemon has looked)
+        made = [roster.enrolment_of(entry) for entry in entries]
+        for entry in entries:
+            if self._desks.is_resident(entry.name):
+                raise Misconfigured(
+                    f"{entry.name} is a grant of the configuration",
+                    mend="rename one of the two; the configuration counts",
+                )
+        await register.enter(entries)
+        for entry in entries:
+            self._refused.pop(entry.name, None)
+        found = await asyncio.gather(*(rotation.enrol(enrolment, self._tools) for enrolment in made))
+        self._desks.remake({enrolment.name: enrolment for enrolment in made})
+        await self._wake([grant.name for grant, anew in found if anew or grant.due_at is None])
+        self._count_at = None
+        self._ring()
+
+    async def _wake(self, names: Sequence[str]) -> None:
+        """Bring them to their desks, and those in line that rest until their credentials change: they may just have."""
+        await self._admit(names)
+        moment = self._tools.clock.moment()
+        for name in names:
+            desk = self._desks.get(name)
+            if desk is not None and (desk.is_ahead or desk.grant.due_at is None):
+                self._turns.wait(desk, moment)
+        self._turns.let_in()
+
+    async def strike(self, name: str) -> bool:
+        """Take one out: it is at no desk any more. False where it was not there."""
+        register = self.register
+        if register is None or not await register.strike(name):
+            return False
+        await self._crew.quiet(lambda key: key[1:2] == (name,))
+        if name in set(self._desks.guests()):
+            self._desks.let_go(name)
+        self._count_at = None
+        return True
+
+    async def stand_in_it(self, names: Collection[str]) -> set[str]:
+        register = self.register
+        return set() if register is None else {entry.name for entry in await register.entries(names)}
+
+
+def _is_of_the_future(grant: Grant, moment: policy.Moment) -> bool:
+    """Whether it was exchanged later than it is now: wall time was set back, and its expiry cannot be judged."""
+    return grant.exchanged_at is not None and grant.exchanged_at > moment.now + policy.CLOCK_TOLERANCE

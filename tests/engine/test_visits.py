@@ -1,0 +1,308 @@
+"""Grants of the register: at a desk while something is to be done for them, and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+import pytest
+
+from rotator.core.errors import BadUsage, Misconfigured
+from rotator.core.grants import OutcomeClass
+from rotator.core.ports import Enrolment, Entry
+from rotator.core.pressure import Limits, Line
+from rotator.core.publication import Publication
+from rotator.engine import visits
+from rotator.engine.daemon import Daemon
+from rotator.lab import world
+from tests.engine.stage import HOUR, MINUTE, SECOND, Stage, failing, play
+
+QUICK = Limits(in_flight=64, per_second=1000)
+
+
+class Registry(Stage):
+    """A stage whose grants stand in the register; each has a place of its own, which outlives every visit."""
+
+    def __init__(self, *residents: str, limits: Limits = QUICK) -> None:
+        self.places: dict[str, world.MemoryPublisher] = {}
+        self.made = 0
+        super().__init__(*(residents or ("resident",)), limits=limits)
+        self.roster.registered = self.registered
+
+    def registered(self, entry: Entry) -> Enrolment:
+        if entry.text == "bad":
+            raise Misconfigured(f"{entry.name}: client_id is missing")
+        self.made += 1
+        place = self.places.setdefault(entry.name, world.MemoryPublisher(f"memory:{entry.name}", local=True))
+        self.roster.removable[place.location] = place
+        return self.enrolment(
+            entry.name, provider=entry.provider, identity=(entry.provider, entry.text, "user"), targets={"app": place}
+        )
+
+    def turned(self) -> world.FixedRoster:
+        fresh = self.turn_to(*self.roster.by_name.values())
+        fresh.registered = self.registered
+        fresh.removable = self.roster.removable
+        return fresh
+
+
+def entries(names: Iterable[str], provider: str = "lab", text: str = "client") -> list[Entry]:
+    return [Entry(name, provider, text) for name in names]
+
+
+def at_desks(daemon: Daemon) -> set[str]:
+    assert daemon._scheduler is not None
+    return set(daemon._scheduler._desks.guests())
+
+
+def is_valid(place: world.MemoryPublisher, now: datetime) -> bool:
+    return isinstance(place.holds, Publication) and place.holds.access.is_valid(now)
+
+
+def names(count: int, prefix: str = "g") -> list[str]:
+    return [f"{prefix}{number:04d}" for number in range(count)]
+
+
+def test_they_are_rotated_for_ever_and_none_stays_at_a_desk() -> None:
+    async def story() -> None:
+        stage = Registry()
+        async with stage.play() as daemon:
+            await stage.pass_time(MINUTE)
+            await daemon.enter(entries(names(20)))
+            await stage.pass_time(MINUTE)
+            assert at_desks(daemon) == set()
+            assert all(len(place.history) == 1 for place in stage.places.values())
+            for _ in range(8 * 6):
+                await stage.pass_time(10 * MINUTE)
+                now = stage.clock.now()
+                assert all(is_valid(place, now) for place in stage.places.values())
+            assert at_desks(daemon) == set()
+        assert all(len(place.history) > 8 for place in stage.places.values())
+        by_name = [grant.name for grant in stage.stored()]
+        assert by_name == [*names(20), "resident"]
+
+    play(story)
+
+
+def test_a_restart_publishes_what_is_stored_before_it_says_that_it_is_ready() -> None:
+    async def story() -> None:
+        stage = Registry()
+        async with stage.play() as daemon:
+            await stage.pass_time(SECOND)
+            await daemon.enter(entries(names(300)))
+            await stage.pass_time(MINUTE)
+        exchanges = len(stage.exchanges())
+        for place in stage.places.values():
+            place.holds = None
+        stage.supervisor.heard.clear()
+        async with stage.play() as daemon:
+            await stage.pass_time(20 * SECOND)
+            assert all(place.holds is not None for place in stage.places.values())
+            assert len(stage.exchanges()) == exchanges
+            words = [word for word, _ in stage.supervisor.heard]
+            assert "ready" in words
+            _, line = next(one for one in stage.supervisor.heard if one[0] == "ready")
+            assert "register: 300/300 with a valid token" in line
+            assert at_desks(daemon) == set()
+
+    play(story)
+
+
+def test_the_walk_puts_right_what_somebody_changed() -> None:
+    async def story() -> None:
+        stage = Registry()
+        async with stage.play() as daemon:
+            await stage.pass_time(SECOND)
+            await daemon.enter(entries(names(10)))
+            await stage.pass_time(MINUTE)
+            stage.places["g0003"].holds = None
+            await stage.pass_time(MINUTE)
+            assert stage.places["g0003"].holds is not None
+            assert at_desks(daemon) == set()
+        told = [event for event in stage.told if event.name == "token.delivered" and event.grant == "g0003"]  # type: ignore[attr-defined]
+        assert len(told) == 2
+
+    play(story)
+
+
+def test_many_that_are_new_keep_no_other_out() -> None:
+    """Neither those of another provider, nor what is in order behind what is new or failing at the same one."""
+
+    async def story() -> None:
+        stage = Registry(limits=Limits(in_flight=4, per_second=2))
+        async with stage.play() as daemon:
+            await stage.pass_time(SECOND)
+            await daemon.enter(entries(names(5, "held")))
+            await stage.pass_time(2 * MINUTE)
+            await daemon.enter(entries(names(600), provider="other"))
+            await daemon.enter(entries(names(400, "new")))
+            most = 2 * visits.ROOM[Line.MISSING] + visits.ROOM[Line.HELD]
+            for _ in range(6):
+                await stage.pass_time(9 * MINUTE)
+                assert len(at_desks(daemon)) <= most
+                now = stage.clock.now()
+                assert all(is_valid(stage.places[name], now) for name in names(5, "held"))
+
+    play(story)
+
+
+def test_targets_that_take_nothing_do_not_fill_the_desks() -> None:
+    async def story() -> None:
+        stage = Registry()
+
+        everybody = names(visits.CROWD + 200)
+        for name in everybody:
+            stage.places[name] = world.MemoryPublisher(f"memory:{name}", error=Misconfigured("the folder is gone"))
+        async with stage.play() as daemon:
+            await stage.pass_time(SECOND)
+            await daemon.enter(entries(everybody))
+            await stage.pass_time(5 * MINUTE)
+            assert len(at_desks(daemon)) <= visits.CROWD + visits.PAGE
+            shown = await daemon.show("g0007")
+            assert "the folder is gone" in str(shown["reason"])
+
+    play(story)
+
+
+def test_one_that_is_latched_tries_again_once_its_entry_changed() -> None:
+    async def story() -> None:
+        stage = Registry()
+        async with stage.play() as daemon:
+            await stage.pass_time(MINUTE)
+            stage.credentials.values["password"] = "wrong"
+            await daemon.enter(entries(["a"]))
+            await stage.pass_time(MINUTE)
+            shown = await daemon.show("a")
+            assert shown["state"] == "latched"
+            await stage.pass_time(10 * MINUTE)
+            assert len(stage.exchanges()) == 2, "no second try with the same credentials"
+            health = await daemon.health()
+            assert health["register"] == {"total": 1, "valid": 0, "resting": 1, "overdue": 0}
+            stage.credentials.values["password"] = "pw"
+            await daemon.enter(entries(["a"]))
+            await stage.pass_time(HOUR)
+            assert (await daemon.show("a"))["state"] == "fresh"
+
+    play(story)
+
+
+def test_orders_reach_those_at_no_desk() -> None:
+    async def story() -> None:
+        stage = Registry()
+        async with stage.play() as daemon:
+            await stage.pass_time(SECOND)
+            await daemon.enter(entries(["a", "b"]))
+            await stage.pass_time(MINUTE)
+            assert at_desks(daemon) == set()
+            assert (await daemon.token("a"))["access_token"] == stage.places["a"].history[-1].access.value.reveal()
+            rotated = await daemon.rotate("a", False)
+            assert rotated["generation"] == 2 and rotated["published"] is True
+            assert (await daemon.show("b"))["generation"] == 1
+            with pytest.raises(BadUsage, match="no grant is named 'c'"):
+                await daemon.show("c")
+            page = await daemon.listed("", 1)
+            assert page["more"] is True
+            assert [one["name"] for one in page["grants"]] == ["a"]  # type: ignore[attr-defined]
+            await stage.pass_time(MINUTE)
+            assert at_desks(daemon) == set()
+
+    play(story)
+
+
+def test_one_that_is_retired_is_gone_with_all_that_it_published() -> None:
+    async def story() -> None:
+        stage = Registry()
+        async with stage.play() as daemon:
+            await stage.pass_time(SECOND)
+            await daemon.enter(entries(["a", "b"]))
+            await stage.pass_time(MINUTE)
+            assert await daemon.retire("a") == {"grant": "a", "retired": True}
+            assert stage.places["a"].holds is None
+            with pytest.raises(BadUsage):
+                await daemon.show("a")
+            await stage.pass_time(2 * HOUR)
+            assert stage.places["a"].holds is None and stage.places["b"].holds is not None
+        assert [grant.name for grant in stage.stored()] == ["b", "resident"]
+
+    play(story)
+
+
+def test_a_bad_entry_is_refused_whole_and_one_that_became_bad_is_told_once() -> None:
+    async def story() -> None:
+        stage = Registry()
+        async with stage.play() as daemon:
+            await stage.pass_time(SECOND)
+            with pytest.raises(Misconfigured, match="b: client_id is missing"):
+                await daemon.enter([*entries(["a"]), *entries(["b"], text="bad")])
+            assert (await daemon.listed("", 9))["grants"] == []
+            with pytest.raises(Misconfigured, match="resident is a grant of the configuration"):
+                await daemon.enter(entries(["resident"]))
+            await daemon.enter(entries(["a", "c"]))
+            await stage.pass_time(MINUTE)
+            stage.store.shelf.entries["a"] = Entry("a", "lab", "bad")
+            await stage.pass_time(3 * HOUR)
+            assert is_valid(stage.places["c"], stage.clock.now())
+        told = [event for event in stage.told if "of the register is left out" in event.sentence]
+        assert len(told) == 1
+
+    play(story)
+
+
+def test_a_reload_serves_those_at_desks_by_what_counts_now() -> None:
+    async def story() -> None:
+        stage = Registry()
+        async with stage.play() as daemon:
+            await stage.pass_time(SECOND)
+            stage.endpoint.latency = 20 * SECOND
+            await daemon.enter(entries(names(10)))
+            await stage.pass_time(SECOND)
+            assert at_desks(daemon) == set(names(10))
+            stage.turned()
+            await daemon.reload()
+            await stage.pass_time(MINUTE)
+            assert all(place.holds is not None for place in stage.places.values())
+            assert at_desks(daemon) == set()
+            await stage.pass_time(2 * HOUR)
+            now = stage.clock.now()
+            assert all(is_valid(place, now) for place in stage.places.values())
+
+    play(story)
+
+
+def test_a_provider_that_is_busy_for_hours_costs_no_desk_and_heals_by_itself() -> None:
+    async def story() -> None:
+        stage = Registry()
+        async with stage.play() as daemon:
+            await stage.pass_time(SECOND)
+            await daemon.enter(entries(names(50)))
+            await stage.pass_time(MINUTE)
+            stage.provider.override = [failing(OutcomeClass.BUSY) for _ in range(100_000)]
+            await stage.pass_time(3 * HOUR)
+            stage.provider.override = []
+            # The longest pause of a grant that has no valid token any more.
+            await stage.pass_time(HOUR)
+            now = stage.clock.now()
+            assert all(is_valid(place, now) for place in stage.places.values())
+            assert at_desks(daemon) == set()
+            # Their tokens had expired meanwhile; nothing of an enrolled grant is cleared away for that.
+            assert "target.removed" not in stage.names()
+
+    play(story)
+
+
+def test_a_clock_that_went_back_makes_every_expiry_doubtful() -> None:
+    async def story() -> None:
+        stage = Registry()
+        async with stage.play() as daemon:
+            await stage.pass_time(SECOND)
+            await daemon.enter(entries(["a", "b"]))
+            await stage.pass_time(MINUTE)
+        stage.clock.step(timedelta(days=-1))
+        before = len(stage.exchanges())
+        async with stage.play() as daemon:
+            await stage.pass_time(5 * MINUTE)
+            assert len(stage.exchanges()) == before + 3
+            assert at_desks(daemon) == set()
+        assert not any(grant.unproven for grant in stage.stored())
+
+    play(story)
