@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from rotator.frontends.control import Client
 
 CONTROL = "control"
+# Events of a start that are kept until somebody can ask for them.
+EARLY = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,7 @@ def build(plan: Plan, *, log_level: str | None = None) -> Built:
         bus.tell(events.TaskFailed(at=system_clock.now(), doing=doing, error=type(error).__name__))
 
     control = _LateControl(control_path(plan), daemon, on_defect)
+    bus.join("chronicle", control.hear)
     inputs = Inputs(plan, daemon.look_at_secrets)
     return Built(daemon, (control, inputs, _Logout(lambda: discovery)), log, level)
 
@@ -136,11 +140,22 @@ class _LateControl:
         self._daemon = daemon
         self._on_defect = on_defect
         self._server: Face | None = None
+        self._hear: Callable[[events.Event], None] | None = None
+        self._before: deque[events.Event] = deque(maxlen=EARLY)
+
+    def hear(self, event: events.Event) -> None:
+        """What is told before there is a socket is kept for it."""
+        self._before.append(event) if self._hear is None else self._hear(event)
 
     async def start(self) -> None:
+        from rotator.frontends.control.chronicle import Chronicle
         from rotator.frontends.control.server import Server
 
-        self._server = Server(self._path, self._daemon, os.getuid(), on_defect=self._on_defect)
+        self._hear = chronicle = Chronicle(self._before)
+        self._before.clear()
+        self._server = Server(
+            self._path, self._daemon, os.getuid(), on_defect=self._on_defect, chronicle=chronicle
+        )  # fmt: skip
         await self._server.start()
 
     async def close(self) -> None:

@@ -28,6 +28,7 @@ LONGEST_ADDRESS = 100
 # Which method an order takes; the second half of each key says whether it is about one grant.
 METHODS: Mapping[tuple[str, bool], str] = {
     ("health", False): "GET",
+    ("events", False): "GET",
     ("reload", False): "POST",
     ("rotate", True): "POST",
     ("authorize", True): "POST",
