@@ -45,7 +45,7 @@ KEEPERS = {
     "h11": ("drivers/http/", "frontends/control/server.py"),
     "starlette": ("lab/",),
     "uvicorn": ("lab/",),
-    "rich": ("lab/demo.py",),
+    "rich": ("lab/demo.py", "cli/drawing.py"),
 }
 # What the command line may not load before a command needs it.
 HEAVY = (*KEEPERS, "asyncio", "ssl", "rotator.assembly", "rotator.settings", "rotator.engine", "rotator.drivers")

@@ -22,7 +22,8 @@ EPILOG = """\
 examples:
   rotator check                      is the configuration good?
   rotator run                        the daemon (systemd and containers start this)
-  rotator status                     how every grant stands
+  rotator status --watch             how every grant stands
+  rotator events --follow            what happens
   rotator authorize billing          log in once; the password is not kept
   rotator demo                       see it work against an emulated provider
   rotator simulate                   see a month of this configuration under faults
@@ -75,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
     top.set_defaults(run=None, word="rotator")
     top.add_argument("--version", action="store_true", help="print the version")
     _daemon_words(commands)
+    _status_words(commands)
     _order_words(commands)
     _look_words(commands)
     _init_word(commands)
@@ -91,8 +93,27 @@ def _daemon_words(commands: _Commands) -> None:
     run.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error (default: log.level)")
 
 
+def _status_words(commands: _Commands) -> None:
+    status = _word(commands, "status", "status", "how every grant stands", json=True)
+    status.add_argument("names", metavar="GRANT", nargs="*", help="only these; with * and ? for several")
+    status.add_argument("--state", metavar="STATE", action="append", default=[], help="only grants in this state")
+    status.add_argument("--limit", metavar="N", type=int, help="show N grants at most")
+    status.add_argument("--worst-first", action="store_true", help="those that need somebody first")
+    status.add_argument("-w", "--watch", action="store_true", help="go on until interrupted: live, or each change")
+    status.add_argument("--every", metavar="SPAN", default="1s", help="how often --watch looks (default: %(default)s)")
+    events = _word(commands, "events", "events", "what the daemon told of late", json=True)
+    events.add_argument("-f", "--follow", action="store_true", help="and what it tells from now on, until it ends")
+    events.add_argument("--grant", metavar="GRANT", help="only of this grant")
+    events.add_argument(
+        "--level", choices=("critical", "error", "warning", "notice", "info", "debug"), default="info",
+        help="as grave or graver (default: %(default)s)",
+    )  # fmt: skip
+    events.add_argument("--since", metavar="SPAN", help="not older than SPAN")
+    for made in (status, events):
+        made.add_argument("--no-color", action="store_true", help="no colours, as with NO_COLOR in the environment")
+
+
 def _order_words(commands: _Commands) -> None:
-    _word(commands, "status", "orders", "how every grant stands", json=True)
     rotate = _grant_word(commands, "rotate", "orders", "rotate a grant now and publish it")
     rotate.add_argument(
         "-f", "--force", action="store_true", help="also through a latch, an empty password budget or the least spacing"
