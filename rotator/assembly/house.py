@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import rotator
 from rotator.assembly import plan as plans
-from rotator.assembly import states
+from rotator.assembly import states, traces
 from rotator.assembly.inputs import Inputs
 from rotator.assembly.plan import Plan
 from rotator.assembly.roster import ConfiguredRoster
@@ -94,7 +94,7 @@ def build(plan: Plan, *, log_level: str | None = None) -> Built:
             ),
             require=Startup(settings.startup.require),
             reread=reread,
-            warnings=plan.warnings,
+            warnings=(*plan.warnings, *traces.warnings(plan)),
         )
     )
 
@@ -104,7 +104,11 @@ def build(plan: Plan, *, log_level: str | None = None) -> Built:
     control = _LateControl(control_path(plan), daemon, on_defect)
     bus.join("chronicle", control.hear)
     inputs = Inputs(plan, daemon.look_at_secrets)
-    return Built(daemon, (control, inputs, _Logout(lambda: discovery)), log, level)
+    faces: list[Face] = [control, inputs, _Logout(lambda: discovery)]
+    if (tracing := traces.of(plan)) is not None:
+        bus.join("traces", tracing.spans)
+        faces.append(tracing)
+    return Built(daemon, tuple(faces), log, level)
 
 
 def _log(plan: Plan, level: events.Level) -> telemetry.LogListener:
