@@ -37,12 +37,14 @@ EARLY = 256
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A daemon that is ready to serve, with its faces."""
+    """A daemon that is ready to serve, with its faces. ``tracing`` is one of them: a single pass has spans to send too,
+    and closes that one alone."""
 
     daemon: Daemon
     faces: tuple[Face, ...]
     log: telemetry.LogListener
     level: events.Level
+    tracing: Face | None = None
 
 
 def build(plan: Plan, *, log_level: str | None = None) -> Built:
@@ -108,7 +110,7 @@ def build(plan: Plan, *, log_level: str | None = None) -> Built:
     if (tracing := traces.of(plan)) is not None:
         bus.join("traces", tracing.spans)
         faces.append(tracing)
-    return Built(daemon, tuple(faces), log, level)
+    return Built(daemon, tuple(faces), log, level, tracing)
 
 
 def _log(plan: Plan, level: events.Level) -> telemetry.LogListener:

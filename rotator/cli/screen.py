@@ -38,6 +38,8 @@ def progress(environ: Mapping[str, str], stream: TextIO | None = None) -> Callab
 
     def show(text: str) -> None:
         nonlocal shown
+        if not text and not shown:
+            return
         stream.write("\r" + text.ljust(shown) + ("" if text else "\r"))
         stream.flush()
         shown = len(text)

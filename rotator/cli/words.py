@@ -154,6 +154,8 @@ def _look_words(commands: _Commands) -> None:
     )
     _word(commands, "rekey", "look", "write the stored state anew under state.seal as it is configured now")
     _word(commands, "version", "look", "print the version", config=False)
+    completion = _word(commands, "completion", "completion", "print what your shell completes by", config=False)
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")
 
 
 def _init_word(commands: _Commands) -> None:
