@@ -100,17 +100,22 @@ def build(plan: Plan, *, log_level: str | None = None) -> Built:
         )
     )
 
-    def on_defect(doing: str, error: Exception) -> None:
-        bus.tell(events.TaskFailed(at=system_clock.now(), doing=doing, error=type(error).__name__))
-
-    control = _LateControl(control_path(plan), daemon, on_defect)
-    bus.join("chronicle", control.hear)
+    control = _control(plan, daemon, bus, system_clock)
     inputs = Inputs(plan, daemon.look_at_secrets)
     faces: list[Face] = [control, inputs, _Logout(lambda: discovery)]
     if (tracing := traces.of(plan)) is not None:
         bus.join("traces", tracing.spans)
         faces.append(tracing)
     return Built(daemon, tuple(faces), log, level, tracing)
+
+
+def _control(plan: Plan, daemon: Daemon, bus: Bus, system_clock: clock.SystemClock) -> _LateControl:
+    def on_defect(doing: str, error: Exception) -> None:
+        bus.tell(events.TaskFailed(at=system_clock.now(), doing=doing, error=type(error).__name__))
+
+    control = _LateControl(control_path(plan), daemon, on_defect)
+    bus.join("chronicle", control.hear)
+    return control
 
 
 def _log(plan: Plan, level: events.Level) -> telemetry.LogListener:

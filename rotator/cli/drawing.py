@@ -118,10 +118,12 @@ class Watch:
         self._shown: tuple[Document, Selection] | None = None
         self._remark = ""
 
+    @property
+    def most(self) -> int:
+        """As many grants as have a line each, with room for a reason below."""
+        return self._screen.rows
+
     def update(self, document: Document, picked: Selection) -> None:
-        over = len(picked.rows) - self._screen.rows
-        if over > 0:
-            picked = Selection(picked.rows[: self._screen.rows], picked.well, picked.left_out + over)
         self._shown = document, picked
         self._draw()
 

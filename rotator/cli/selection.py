@@ -45,14 +45,17 @@ def check(wish: Wish) -> None:
         raise BadUsage("--limit is a number from 1 on")
 
 
-def pick(document: Document, wish: Wish) -> Selection:
-    """Raises BadUsage for a name that means no grant."""
+def pick(document: Document, wish: Wish, most: int | None = None) -> Selection:
+    """``most``: what the place to show it has room for; of more grants than that the worst are taken. Raises BadUsage
+    for a name that means no grant."""
     grants: dict[str, Document] = document["grants"]
     named = _named(grants, wish.names) if wish.names else grants
     states = {_plain(state) for state in wish.states}
     rows = [(name, grant) for name, grant in named.items() if not states or grant["state"] in states]
-    rows.sort(key=_badness if wish.worst_first else lambda row: row[0])
-    kept = tuple(rows[: wish.limit])
+    limit = min((one for one in (wish.limit, most) if one is not None), default=len(rows))
+    crowded = most is not None and len(rows) > most and limit == most
+    rows.sort(key=_badness if wish.worst_first or crowded else lambda row: row[0])
+    kept = tuple(rows[:limit])
     return Selection(kept, all(grant["published"] for grant in named.values()), len(grants) - len(kept))
 
 

@@ -9,10 +9,10 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from rotator.cli import reach, screen, selection
 from rotator.cli.selection import Selection, Wish
@@ -20,7 +20,8 @@ from rotator.core import telling
 from rotator.core.errors import BadUsage, Transient, Unavailable
 
 Document = dict[str, Any]
-Show = Callable[[Document, Selection], None]
+# Nobody reads more on a terminal, and drawing thousands takes seconds; a pipe gets all.
+MOST_DRAWN = 200
 # What changes by itself, without anything having happened.
 PASSING = ("at", "line")
 
@@ -33,10 +34,11 @@ def status(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if arguments.watch:
         return _watch(look, wish, arguments, environ)
     document = look.once()
-    picked = selection.pick(document, wish)
+    drawn = not arguments.json and screen.is_drawable(sys.stdout, environ)
+    picked = selection.pick(document, wish, MOST_DRAWN if drawn else None)
     if arguments.json:
         print(json.dumps(selection.narrowed(document, picked), indent=2))
-    elif screen.is_drawable(sys.stdout, environ):
+    elif drawn:
         from rotator.cli import drawing
 
         drawing.Screen(sys.stdout, colour=screen.is_colourful(arguments, environ)).put(document, picked)
@@ -82,60 +84,78 @@ def _watch(look: _Look, wish: Wish, arguments: argparse.Namespace, environ: Mapp
     if every < timedelta(milliseconds=100):
         raise BadUsage("--every is at least 100ms")
     screen.end_as_asked()
-    with _shown(arguments, environ) as (show, note):
+    with _shown(arguments, environ) as shown:
         away = False
         try:
             document = look.daemon()
         except Transient:
             document, away = look.once(), True
-            note("the daemon does not answer; waiting for it")
+            shown.note("the daemon does not answer; waiting for it")
         while True:
             # A grant that is named may be gone, or not there yet, after a restart: no reason to stop looking.
-            show(document, _still(document, wish, strict=not away))
+            shown.update(document, _still(document, wish, shown.most, strict=not away))
             clock.pause(every)
             try:
                 document = look.daemon()
             except Transient as error:
                 if not away:
-                    note(f"{error.what}; waiting for it")
+                    shown.note(f"{error.what}; waiting for it")
                 away = True
                 continue
             if away:
-                note("the daemon answers again")
+                shown.note("the daemon answers again")
             away = False
 
 
-def _still(document: Document, wish: Wish, *, strict: bool) -> Selection:
+def _still(document: Document, wish: Wish, most: int | None, *, strict: bool) -> Selection:
     try:
-        return selection.pick(document, wish)
+        return selection.pick(document, wish, most)
     except BadUsage:
         if strict:
             raise
         return Selection((), False, len(document["grants"]))
 
 
+class _Shown(Protocol):
+    """Where snapshots are shown one after the other. ``most``: the number of grants that it has room for."""
+
+    @property
+    def most(self) -> int | None: ...
+
+    def update(self, document: Document, picked: Selection) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
 @contextmanager
-def _shown(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Iterator[tuple[Show, Callable[[str], None]]]:
-    """How a snapshot is shown, and how a remark: live on a terminal, else a block (JSON: a line) for each change."""
-    if not arguments.json and screen.is_drawable(sys.stdout, environ):
-        from rotator.cli import drawing
-
-        with drawing.Screen(sys.stdout, colour=screen.is_colourful(arguments, environ)).live() as live:
-            yield live.update, live.note
+def _shown(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Iterator[_Shown]:
+    """Live on a terminal, else a block (JSON: a line) for each change."""
+    if arguments.json or not screen.is_drawable(sys.stdout, environ):
+        yield _Blocks(arguments.json)
         return
-    last: object = None
+    from rotator.cli import drawing
 
-    def show(document: Document, picked: Selection) -> None:
-        nonlocal last
+    with drawing.Screen(sys.stdout, colour=screen.is_colourful(arguments, environ)).live() as live:
+        yield live
+
+
+class _Blocks:
+    most = None
+
+    def __init__(self, in_json: bool) -> None:
+        self._in_json = in_json
+        self._last: Document | None = None
+
+    def update(self, document: Document, picked: Selection) -> None:
         narrowed = selection.narrowed(document, picked)
         gist = _gist(narrowed)
-        if gist == last:
-            return
-        last = gist
-        block = [json.dumps(narrowed)] if arguments.json else [document["at"], *columns(document, picked), ""]
-        print("\n".join(block), flush=True)
+        if gist != self._last:
+            self._last = gist
+            block = [json.dumps(narrowed)] if self._in_json else [document["at"], *columns(document, picked), ""]
+            print("\n".join(block), flush=True)
 
-    yield show, lambda text: print(f"rotator: {text}", file=sys.stderr, flush=True)
+    def note(self, text: str) -> None:
+        print(f"rotator: {text}", file=sys.stderr, flush=True)
 
 
 def _gist(document: Document) -> Document:

@@ -201,3 +201,14 @@ def test_a_follower_is_told_of_a_daemon_that_was_killed(stage: Stage) -> None:
     process.end(signal.SIGKILL)
     assert follow.end() == 69
     assert "was cut off" in "".join(follow.err)
+
+
+def test_the_daemon_loads_nothing_that_draws_traces_or_follows_before_it_is_asked(stage: Stage) -> None:
+    stage.write(stage.config.read_text() + "[traces]\nenabled = true\n")
+    with stage.daemon(PYTHONPROFILEIMPORTTIME="1") as process:
+        assert stage.rotator("status").returncode == 69
+        assert stage.rotator("events").returncode == 0
+    loaded = {line.rpartition("|")[2].strip() for line in process.told.splitlines() if line.startswith("import time:")}
+    assert {"rotator.frontends.control.chronicle", "rotator.engine.daemon"} <= loaded
+    assert not [name for name in loaded if name.partition(".")[0] in ("rich", "opentelemetry", "requests")]
+    assert "traces.enabled has no effect" in process.told

@@ -48,6 +48,15 @@ def test_what_is_shown(wish: Wish, shown: list[str]) -> None:
     assert names(wish) == shown
 
 
+def test_where_there_is_no_room_for_all_the_worst_are_shown() -> None:
+    def shown(most: int, **wish: Any) -> list[str]:
+        return [name for name, _ in selection.pick({"grants": GRANTS}, Wish(**wish), most).rows]
+
+    assert shown(2) == ["d_latched", "f_empty"]
+    assert shown(6) == shown(100) == sorted(GRANTS)
+    assert shown(4, limit=2) == ["a_well", "b_behind"], "who says how many has said which"
+
+
 def test_a_state_of_a_newer_daemon_stands_first() -> None:
     grants = {**GRANTS, "z": grant("on fire")}
     assert selection.pick({"grants": grants}, Wish(worst_first=True)).rows[0][0] == "z"
