@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import rotator
 from rotator.assembly import plan as plans
-from rotator.assembly import states
+from rotator.assembly import states, traces
 from rotator.assembly.inputs import Inputs
 from rotator.assembly.plan import Plan
 from rotator.assembly.roster import ConfiguredRoster
@@ -30,16 +31,20 @@ if TYPE_CHECKING:
     from rotator.frontends.control import Client
 
 CONTROL = "control"
+# Events of a start that are kept until somebody can ask for them.
+EARLY = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A daemon that is ready to serve, with its faces."""
+    """A daemon that is ready to serve, with its faces. ``tracing`` is one of them: a single pass has spans to send too,
+    and closes that one alone."""
 
     daemon: Daemon
     faces: tuple[Face, ...]
     log: telemetry.LogListener
     level: events.Level
+    tracing: Face | None = None
 
 
 def build(plan: Plan, *, log_level: str | None = None) -> Built:
@@ -91,16 +96,26 @@ def build(plan: Plan, *, log_level: str | None = None) -> Built:
             ),
             require=Startup(settings.startup.require),
             reread=reread,
-            warnings=plan.warnings,
+            warnings=(*plan.warnings, *traces.warnings(plan)),
         )
     )
 
+    control = _control(plan, daemon, bus, system_clock)
+    inputs = Inputs(plan, daemon.look_at_secrets, daemon.hang_up)
+    faces: list[Face] = [control, inputs, _Logout(lambda: discovery)]
+    if (tracing := traces.of(plan)) is not None:
+        bus.join("traces", tracing.spans)
+        faces.append(tracing)
+    return Built(daemon, tuple(faces), log, level, tracing)
+
+
+def _control(plan: Plan, daemon: Daemon, bus: Bus, system_clock: clock.SystemClock) -> _LateControl:
     def on_defect(doing: str, error: Exception) -> None:
         bus.tell(events.TaskFailed(at=system_clock.now(), doing=doing, error=type(error).__name__))
 
     control = _LateControl(control_path(plan), daemon, on_defect)
-    inputs = Inputs(plan, daemon.look_at_secrets, daemon.hang_up)
-    return Built(daemon, (control, inputs, _Logout(lambda: discovery)), log, level)
+    bus.join("chronicle", control.hear)
+    return control
 
 
 def _log(plan: Plan, level: events.Level) -> telemetry.LogListener:
@@ -136,11 +151,22 @@ class _LateControl:
         self._daemon = daemon
         self._on_defect = on_defect
         self._server: Face | None = None
+        self._hear: Callable[[events.Event], None] | None = None
+        self._before: deque[events.Event] = deque(maxlen=EARLY)
+
+    def hear(self, event: events.Event) -> None:
+        """What is told before there is a socket is kept for it."""
+        self._before.append(event) if self._hear is None else self._hear(event)
 
     async def start(self) -> None:
+        from rotator.frontends.control.chronicle import Chronicle
         from rotator.frontends.control.server import Server
 
-        self._server = Server(self._path, self._daemon, os.getuid(), on_defect=self._on_defect)
+        self._hear = chronicle = Chronicle(self._before)
+        self._before.clear()
+        self._server = Server(
+            self._path, self._daemon, os.getuid(), on_defect=self._on_defect, chronicle=chronicle
+        )  # fmt: skip
         await self._server.start()
 
     async def close(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -30,9 +30,13 @@ class Finding:
     error: RotatorError | None = None
 
 
-async def check(plan: Plan) -> list[Finding]:
-    """Every check of a ``plan`` that was read with its own checks, all at once, in the order of the configuration.
-    Raises nothing for what it finds."""
+# Told what one of those that were asked has answered, how many have, and how many there are.
+Heard = Callable[[list[Finding], int, int], None]
+
+
+async def check(plan: Plan, heard: Heard = lambda found, done, of: None) -> list[Finding]:
+    """Every check of a ``plan`` that was read with its own checks, all at once, in the order of the configuration;
+    ``heard`` is told of each as it is known. Raises nothing for what it finds."""
     system_clock = clock.SystemClock()
 
     async def no_key() -> bytes:
@@ -44,9 +48,20 @@ async def check(plan: Plan) -> list[Finding]:
             _asked(f"provider {name}", _provider(enrolled, name, plan)) for name in _used_providers(plan)
         ]
         asked += [_vault(name, plan, system_clock) for name in plan.settings.vault]
-        found = [finding for findings in await asyncio.gather(*asked) for finding in findings]
         # Reading the configuration has looked at these, or it would have raised.
-        return found + [Finding(key, "its folder can be written") for key, _ in roster.files_of(plan)]
+        files = [Finding(key, "its folder can be written") for key, _ in roster.files_of(plan)]
+        heard(files, 0, len(asked))
+        done = 0
+
+        async def told(asking: Awaitable[list[Finding]]) -> list[Finding]:
+            nonlocal done
+            found = await asking
+            done += 1
+            heard(found, done, len(asked))
+            return found
+
+        answered = await asyncio.gather(*map(told, asked))
+        return [finding for findings in answered for finding in findings] + files
     finally:
         await enrolled.close()
 

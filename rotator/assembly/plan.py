@@ -89,6 +89,11 @@ def read(config: Path | None, environ: Mapping[str, str], *, check: bool = True,
     return Plan(loaded, environ, config, tuple(warnings))
 
 
+def check_entry(plan: Plan, name: str, table: Mapping[str, Any]) -> None:
+    """Raises Misconfigured where a grant cannot stand in the register of this configuration."""
+    settings.registered.from_table(plan.settings, name, table)
+
+
 def span(text: str, option: str) -> timedelta:
     """A duration given on the command line. Raises BadUsage naming the option."""
     try:

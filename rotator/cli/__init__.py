@@ -6,6 +6,7 @@ Every command's module is imported when its word is typed.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,9 @@ from rotator.core import errors
 
 def main(argv: Sequence[str]) -> int:
     """Run one command and return its exit code. No error of ours and no defect leaves as a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A letter that the terminal does not know is no reason to end half-way.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         arguments = words.understand(argv)
         if arguments.run is None:

@@ -8,10 +8,15 @@ import json
 import platform
 import sys
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import rotator
-from rotator.cli import words
+from rotator.cli import screen, words
 from rotator.core.errors import BadUsage, Misconfigured
+
+if TYPE_CHECKING:
+    from rotator.assembly import Plan
+    from rotator.assembly.online import Finding
 
 
 def check(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -30,9 +35,25 @@ def check(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if not arguments.online:
         print(json.dumps({"good": True, "warnings": list(plan.warnings)}) if arguments.json else good)
         return 0
+    return _online(plan, good, arguments, environ)
+
+
+def _online(plan: Plan, good: str, arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Ask everything. A terminal shows each answer as it comes, a pipe gets all in the order of the configuration."""
     from rotator.assembly import online
 
-    findings = asyncio.run(online.check(plan))
+    live = not arguments.json and screen.is_drawable(sys.stdout, environ)
+    progress = screen.progress(environ)
+
+    def heard(found: list[Finding], done: int, of: int) -> None:
+        progress("")
+        for one in found if live else ():
+            _tell(one)
+        progress(f"asking: {done} of {of} have answered" if done < of else "")
+
+    if not arguments.json:
+        print(good, flush=True)
+    findings = asyncio.run(online.check(plan, heard))
     if arguments.json:
         shown = [
             {
@@ -45,14 +66,17 @@ def check(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         ]
         print(json.dumps({"good": not online.worst(findings), "warnings": list(plan.warnings), "checks": shown}))
         return online.worst(findings)
-    print(good)
-    for one in findings:
-        print(f"{'ok ' if one.error is None else 'BAD'}  {one.what}: {one.told}")
-        if one.error is not None and one.error.mend:
-            print(f"     to mend it: {one.error.mend}")
+    for one in () if live else findings:
+        _tell(one)
     bad = sum(one.error is not None for one in findings)
     print(f"{len(findings)} checks, {bad} bad")
     return online.worst(findings)
+
+
+def _tell(one: Finding) -> None:
+    print(f"{'ok ' if one.error is None else 'BAD'}  {one.what}: {one.told}")
+    if one.error is not None and one.error.mend:
+        print(f"     to mend it: {one.error.mend}", flush=True)
 
 
 def show(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:

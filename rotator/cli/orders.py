@@ -23,25 +23,12 @@ POLL = timedelta(milliseconds=200)
 Document = dict[str, Any]
 
 
-def status(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Print how every grant stands; 0 where each is published, else 69."""
-    plan = assembly.read(arguments.config, environ, check=False)
-    try:
-        document = assembly.client(plan).health()
-    except Unavailable:
-        document = asyncio.run(assembly.stored_health(plan))
-    if arguments.json:
-        _print(document)
-    else:
-        for line in _table(document):
-            print(line)
-    return 0 if document["published"] else Unavailable.exit_code
-
-
 def rotate(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     plan = assembly.read(arguments.config, environ, check=False)
     name, force = arguments.grant, arguments.force
-    document = _order(plan, lambda client: client.rotate(name, force=force), lambda daemon: daemon.rotate(name, force))
+    document = carry_out(
+        plan, lambda client: client.rotate(name, force=force), lambda daemon: daemon.rotate(name, force)
+    )
     return _done(arguments, document)
 
 
@@ -57,7 +44,7 @@ def authorize(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         password = secrets.read(arguments.password_file, "--password-file")
     else:
         password = _ask(f"Password of {plan.settings.grants[name].username or 'the user'} for {name}: ")
-    document = _order(
+    document = carry_out(
         plan,
         lambda client: client.authorize(name, password=password, refresh=refresh),
         lambda daemon: daemon.authorize(name, password, refresh),
@@ -68,7 +55,7 @@ def authorize(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 def retire(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     plan = assembly.read(arguments.config, environ, check=False)
     name = arguments.grant
-    document = _order(plan, lambda client: client.retire(name), lambda daemon: daemon.retire(name))
+    document = carry_out(plan, lambda client: client.retire(name), lambda daemon: daemon.retire(name))
     if arguments.json:
         _print(document)
     else:
@@ -110,9 +97,10 @@ def wait(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     )
 
 
-def _order(
+def carry_out(
     plan: assembly.Plan, ask: Callable[[Client], Document], act: Callable[[Daemon], Awaitable[Document]]
 ) -> Document:
+    """Ask the running daemon, or do it alone where none runs."""
     client = assembly.client(plan)
     if client.answers():
         return ask(client)
@@ -151,24 +139,3 @@ def _done(arguments: argparse.Namespace, document: Document) -> int:
 
 def _print(document: Document) -> None:
     print(json.dumps(document, indent=2))
-
-
-def _table(document: Document) -> list[str]:
-    """Plain columns, the reason of what is not fresh below its row."""
-    rows = [("GRANT", "STATE", "GEN", "EXPIRES", "ROTATES", "PASSWORDS LEFT", "TARGETS")]
-    for name, grant in sorted(document["grants"].items()):
-        targets = grant["targets"].items()
-        good = sum(one["generation"] is not None and not one["trouble"] for _, one in targets)
-        left = "-" if grant["passwords_left"] is None else str(grant["passwords_left"])
-        rows.append(
-            (
-                name, grant["state"], str(grant["generation"]), grant["expires_at"] or "-", grant["due_at"] or "-",
-                left, f"{good}/{len(targets)}",
-            )
-        )  # fmt: skip
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines.extend(f"{name}: {grant['reason']}" for name, grant in sorted(document["grants"].items()) if grant["reason"])
-    if document.get("note"):
-        lines.append(document["note"])
-    return lines

@@ -55,7 +55,11 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         signals.pass_to(built.daemon.stop, built.daemon.hang_up)
         with telemetry.setup(built.level, built.log):
             if arguments.once:
-                health = await built.daemon.once(assembly.span(arguments.within, "--within"))
+                try:
+                    health = await built.daemon.once(assembly.span(arguments.within, "--within"))
+                finally:
+                    if built.tracing is not None:
+                        await built.tracing.close()
                 print(health.line(), file=sys.stderr)
                 return _verdict(health)
             await built.daemon.serve(built.faces)

@@ -10,12 +10,13 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from rotator import assembly
+from rotator.cli import screen
 from rotator.core.errors import EXIT_BUG, BadUsage
 
 if TYPE_CHECKING:
@@ -36,7 +37,10 @@ def simulate(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     whole = _scenario(arguments, environ)
     _check_plot(arguments.plot)
     began = clock.boottime()
-    seen = outlook.look(whole, _progress(sys.stderr), grants=arguments.sample)
+    progress = screen.progress(environ)
+    seen = outlook.look(
+        whole, lambda over: progress(f"simulating: {over:4.0%}" if over < 1 else ""), grants=arguments.sample
+    )  # fmt: skip
     took = clock.boottime() - began
     if arguments.json:
         print(json.dumps(seen.document(), indent=2))
@@ -114,18 +118,6 @@ def _percent(text: str) -> float:
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------
-
-
-def _progress(stream: TextIO) -> Callable[[float], None]:
-    """How much is over, on a terminal only."""
-    if not stream.isatty():
-        return lambda over: None
-
-    def show(over: float) -> None:
-        stream.write(f"\rsimulating: {over:4.0%}" if over < 1 else "\r" + " " * 20 + "\r")
-        stream.flush()
-
-    return show
 
 
 def _text(seen: Outlook, took: timedelta) -> str:

@@ -22,7 +22,8 @@ EPILOG = """\
 examples:
   rotator check                      is the configuration good?
   rotator run                        the daemon (systemd and containers start this)
-  rotator status                     how every grant stands
+  rotator status --watch             how every grant stands
+  rotator events --follow            what happens
   rotator authorize billing          log in once; the password is not kept
   rotator demo                       see it work against an emulated provider
   rotator simulate                   see a month of this configuration under faults
@@ -75,7 +76,9 @@ def parser() -> argparse.ArgumentParser:
     top.set_defaults(run=None, word="rotator")
     top.add_argument("--version", action="store_true", help="print the version")
     _daemon_words(commands)
+    _status_words(commands)
     _order_words(commands)
+    _register_words(commands)
     _look_words(commands)
     _init_word(commands)
     _health_word(commands)
@@ -91,8 +94,27 @@ def _daemon_words(commands: _Commands) -> None:
     run.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error (default: log.level)")
 
 
+def _status_words(commands: _Commands) -> None:
+    status = _word(commands, "status", "status", "how every grant stands", json=True)
+    status.add_argument("names", metavar="GRANT", nargs="*", help="only these; with * and ? for several")
+    status.add_argument("--state", metavar="STATE", action="append", default=[], help="only grants in this state")
+    status.add_argument("--limit", metavar="N", type=int, help="show N grants at most")
+    status.add_argument("--worst-first", action="store_true", help="those that need somebody first")
+    status.add_argument("-w", "--watch", action="store_true", help="go on until interrupted: live, or each change")
+    status.add_argument("--every", metavar="SPAN", default="1s", help="how often --watch looks (default: %(default)s)")
+    events = _word(commands, "events", "events", "what the daemon told of late", json=True)
+    events.add_argument("-f", "--follow", action="store_true", help="and what it tells from now on, until it ends")
+    events.add_argument("--grant", metavar="GRANT", help="only of this grant")
+    events.add_argument(
+        "--level", choices=("critical", "error", "warning", "notice", "info", "debug"), default="info",
+        help="as grave or graver (default: %(default)s)",
+    )  # fmt: skip
+    events.add_argument("--since", metavar="SPAN", help="not older than SPAN")
+    for made in (status, events):
+        made.add_argument("--no-color", action="store_true", help="no colours, as with NO_COLOR in the environment")
+
+
 def _order_words(commands: _Commands) -> None:
-    _word(commands, "status", "orders", "how every grant stands", json=True)
     rotate = _grant_word(commands, "rotate", "orders", "rotate a grant now and publish it")
     rotate.add_argument(
         "-f", "--force", action="store_true", help="also through a latch, an empty password budget or the least spacing"
@@ -109,6 +131,19 @@ def _order_words(commands: _Commands) -> None:
     wait = _grant_word(commands, "wait", "orders", "wait until a valid token is published")
     wait.add_argument("--timeout", metavar="SPAN", default="60s", help="give up after SPAN (default: %(default)s)")
     _grant_word(commands, "retire", "orders", "delete the stored tokens of a grant that is no longer configured")
+
+
+def _register_words(commands: _Commands) -> None:
+    grants = commands.add_parser("grants", help="grants in bulk, kept in the state", allow_abbrev=False)
+    acts = grants.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    enter = _word(acts, "import", "grants", "enter the grants of a file, or change them; all or none")
+    enter.add_argument("file", metavar="FILE", help="one JSON object a line (.jsonl), or comma-separated values (.csv)")
+    enter.add_argument("-n", "--dry-run", action="store_true", help="only look whether all of them are good")
+    listed = _word(acts, "list", "grants", "those that were entered, by name", json=True)
+    listed.add_argument("--after", metavar="NAME", default="", help="begin behind this one")
+    listed.add_argument("--limit", metavar="N", type=int, default=1000, help="at most N (default: %(default)s)")
+    _grant_word(acts, "show", "grants", "how one stands")
+    _grant_word(acts, "retire", "orders", "take one out, and delete its tokens and what it published")
 
 
 def _look_words(commands: _Commands) -> None:
@@ -133,6 +168,8 @@ def _look_words(commands: _Commands) -> None:
     )
     _word(commands, "rekey", "look", "write the stored state anew under state.seal as it is configured now")
     _word(commands, "version", "look", "print the version", config=False)
+    completion = _word(commands, "completion", "completion", "print what your shell completes by", config=False)
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")
 
 
 def _init_word(commands: _Commands) -> None:
@@ -251,7 +288,10 @@ def _grant_word(commands: _Commands, name: str, module: str, text: str) -> argpa
 
 def _late(module: str, name: str) -> Command:
     def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-        command: Command = getattr(import_module(f"rotator.cli.{module}"), name.replace("-", "_"))
+        found = import_module(f"rotator.cli.{module}")
+        word = name.replace("-", "_")
+        # A word of Python's own has an underscore behind it.
+        command: Command = getattr(found, word, None) or getattr(found, f"{word}_")
         return command(arguments, environ)
 
     return run

@@ -76,6 +76,13 @@ class Log(Part):
     level: Literal["debug", "info", "notice", "warning", "error", "critical"] = "info"
 
 
+class Traces(Part):
+    """Spans for OpenTelemetry; where they go is for the OTEL_* variables to say, and without one of those that name a
+    place there are none."""
+
+    enabled: bool = False
+
+
 class Timing(Part):
     """The beats: re-deriving every alarm from the store, looking at every published target, and asking a store that
     is shared what other daemons saved."""
@@ -251,6 +258,7 @@ class Settings(BaseSettings):
     state: State = Field(default_factory=State)
     startup: Startup = Field(default_factory=Startup)
     log: Log = Field(default_factory=Log)
+    traces: Traces = Field(default_factory=Traces)
     timing: Timing = Field(default_factory=Timing)
     providers: dict[ProviderName, Provider] = Field(default_factory=dict)
     grants: dict[Name, Grant] = Field(default_factory=dict)

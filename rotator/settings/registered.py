@@ -35,6 +35,12 @@ def from_table(settings: Settings, name: str, table: object) -> Grant:
         first = error.errors(include_url=False, include_input=False)[0]
         path = tuple(str(part) for part in first["loc"])
         raise Misconfigured(f"{name}: {shape.dotted(path)} {_words(first['type'], first.get('ctx', {}))}") from None
+    for key, reference in (("client_secret", made.client_secret), ("password", made.password)):
+        if reference is not None and reference.kind == "literal" and settings.state.seal is None:
+            raise Misconfigured(
+                f"{name}: {key} would be kept in clear",
+                mend="set state.seal, or refer to it: { file = … }, { vault = … }",
+            )
     for problem in checks.of_grant(settings, name, made):
         raise Misconfigured(f"{name}: {shape.dotted(problem.path[2:])} {problem.text}")
     return made

@@ -7,9 +7,12 @@ import base64
 import itertools
 import json
 import os
+import signal
+import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,7 +24,9 @@ from rotator.core.errors import RotatorError
 from rotator.core.tokens import Secret
 from rotator.frontends.control import Client
 from tests.acceptance import stage as stages
-from tests.acceptance.stage import TIMING, Process, Stage, Supervisor, wait_for
+from tests.acceptance.screens import Pipe, Terminal
+from tests.acceptance.stage import PATIENCE, TIMING, Process, Stage, Supervisor, wait_for
+from tests.peers.collector import collector
 
 CANARY = "c4n4ry"
 CLIENT_SECRET = f"{CANARY}-client-secret"
@@ -175,7 +180,7 @@ def furnish(stage: Stage, provider: Hostile, form: str, auth: str) -> None:
         for name in FORMATS
     )
     stage.write(
-        f'[log]\nlevel = "debug"\nformat = "{form}"\n{TIMING}[startup]\nrequire = "any"\n'
+        f'[log]\nlevel = "debug"\nformat = "{form}"\n[traces]\nenabled = true\n{TIMING}[startup]\nrequire = "any"\n'
         f'[providers.hostile]\ntoken_url = "{provider.url}"\nlogin_url = "{provider.url}"\nspacing = "1ms"\n'
         f'auth = "{auth}"\nreuse = "harmless"\n{VAULTS.format(stage.folder)}'
         f'[grants.billing]\n{grant}password = {{ file = "{stage.folder}/password" }}\n{targets}'
@@ -221,16 +226,101 @@ def provoke(stage: Stage, provider: Hostile) -> list[str]:
     return told
 
 
+# --- what can be seen -------------------------------------------------------------------------------------------
+
+# Something that shows, of a daemon that runs with all this behind it: its name, and how to look. Another is one line.
+Look = Callable[[Stage, Process], str]
+
+
+def command(*words: str) -> tuple[str, Look]:
+    """All that a command says, on both streams."""
+
+    def look(stage: Stage, process: Process) -> str:
+        done = stage.rotator(*words)
+        return done.stdout + done.stderr
+
+    return f"rotator {' '.join(words)}", look
+
+
+def terminal(*words: str) -> tuple[str, Look]:
+    """The same on a terminal, where it is drawn."""
+
+    def look(stage: Stage, process: Process) -> str:
+        shown = Terminal(stage, *words)
+        shown.end()
+        assert "billing" in shown.text
+        return shown.raw + shown.text
+
+    return f"rotator {' '.join(words)} on a terminal", look
+
+
+def asked(target: str, verb: str = "GET") -> tuple[str, Look]:
+    """What the control socket answers to somebody with curl."""
+
+    def look(stage: Stage, process: Process) -> str:
+        with socket.socket(socket.AF_UNIX) as link:
+            link.settimeout(PATIENCE)
+            link.connect(str(stage.state / "control"))
+            link.sendall(f"{verb} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
+            return b"".join(iter(lambda: link.recv(1 << 16), b"")).decode()
+
+    return f"{verb} {target}", look
+
+
+def process_file(name: str) -> tuple[str, Look]:
+    return f"/proc/PID/{name}", lambda stage, process: Path(f"/proc/{process.pid}/{name}").read_bytes().decode()
+
+
+SURFACES: tuple[tuple[str, Look], ...] = (
+    command("status"), command("status", "--json"), terminal("status"), command("status", "--worst-first", "bill*"),
+    command("config", "show"), command("config", "show", "--json"), command("check"),
+    command("events"), command("events", "--json", "--level", "debug"), terminal("events", "--level", "debug"),
+    command("rotate", "--force", "billing"), command("rotate", "--json", "--force", "billing"),
+    command("rotate", "literal"), command("verify", "--json", "billing"), command("retire", "billing"),
+    command("wait", "billing", "--timeout", "100ms"),
+    asked("/v1/health"), asked("/v1/events?level=debug"), asked(f"/v1/{CANARY}"), asked(f"/v1/events?{CANARY}=1"),
+    asked("/v1/grants/billing/rotate", "POST"),
+    process_file("cmdline"), process_file("environ"),
+)  # fmt: skip
+
+
 def look_around(stage: Stage, process: Process) -> None:
     """All that a person or another process sees of a daemon and its commands, but for the token itself."""
-    for words, done in stage.rotators(
-        ("status",), ("status", "--json"), ("config", "show"), ("config", "show", "--json"), ("check",),
-        ("rotate", "--force", "billing"), ("rotate", "--json", "--force", "billing"), ("rotate", "literal"),
-        ("verify", "--json", "billing"), ("wait", "billing", "--timeout", "100ms"), ("retire", "billing"),
-    ):  # fmt: skip
-        assert_clean(words, done.stdout + done.stderr)
-    for name in ("cmdline", "environ"):
-        assert_clean(f"/proc/PID/{name}", Path(f"/proc/{process.pid}/{name}").read_bytes().decode())
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        seen = pool.map(lambda surface: surface[1](stage, process), SURFACES)
+        for (name, _), text in zip(SURFACES, seen, strict=True):
+            assert_clean(name, text)
+
+
+# Somebody who looks on all the time, from before the daemon starts or beside it, and tells in the end what he has seen.
+Witness = Callable[[Stage], AbstractContextManager[Callable[[], str]]]
+
+
+@contextmanager
+def traced(stage: Stage) -> Iterator[Callable[[], str]]:
+    """A collector of traces."""
+    with collector() as there:
+        stage.extra["OTEL_EXPORTER_OTLP_ENDPOINT"] = there.url
+        yield lambda: "\n".join(f"{path} {head} {body!r}" for path, head, body in there.requests)
+
+
+@contextmanager
+def following(stage: Stage) -> Iterator[Callable[[], str]]:
+    """A command that follows the events, to the end that the daemon makes."""
+    follow = Pipe(stage, "events", "--follow", "--json", "--level", "debug")
+    follow.wait_line("exchange.started")
+    heard: list[str] = []
+    try:
+        yield lambda: "".join(heard)
+    finally:
+        code = follow.end()
+        heard += [*follow.out, *follow.err]
+    assert code == 0, follow.err
+
+
+# Each with a word that it must have seen, or it proves nothing.
+BEFORE: tuple[tuple[str, Witness, str], ...] = (("traces", traced, "exchange"),)
+BESIDE: tuple[tuple[str, Witness, str], ...] = (("events --follow", following, "exchange.failed"),)
 
 
 @pytest.mark.parametrize(
@@ -246,24 +336,65 @@ def test_no_secret_shows_anywhere(form: str, auth: str, stage: Stage) -> None:
             log = stage.folder / "log-1"
             log.touch()
             environ["JOURNAL_STREAM"] = f"{log.stat().st_dev}:{log.stat().st_ino}"
-        with stage.daemon(**environ) as process:
-            wait_for((stage.folder / "run/billing/raw").exists, "the first token")
-            for text in provoke(stage, provider):
-                assert_clean("an answer of the control socket", text)
-            if form == "text":
-                look_around(stage, process)
-            provider.way = "granted"
-            assert_files_hold_the_access_token_alone(stage, provider)
-            if form == "text":
-                token = stage.rotator("token", "billing")
-                assert token.stdout.startswith(ACCESS)
-                assert_clean("token", token.stdout + token.stderr, token.stdout)
+        with ExitStack() as witnesses:
+            told = [(name, witnesses.enter_context(witness(stage)), word) for name, witness, word in BEFORE]
+            with stage.daemon(**environ) as process:
+                wait_for((stage.folder / "run/billing/raw").exists, "the first token")
+                told += [(name, witnesses.enter_context(witness(stage)), word) for name, witness, word in BESIDE]
+                converse(stage, provider, process, form)
+        for name, tell, word in told:
+            assert word in tell(), name
+            assert_clean(name, tell())
         assert_was_provoked(provider, process, supervisor)
         assert_clean("the log", process.told)
         for one in supervisor.told:
             assert_clean("a message to systemd", one.text)
         if form == "auto":
             assert process.told.startswith("<"), "the journal's form"
+
+
+def converse(stage: Stage, provider: Hostile, process: Process, form: str) -> None:
+    """Ask for everything in every way; the surfaces are looked at once, with the form of a person."""
+    for text in provoke(stage, provider):
+        assert_clean("an answer of the control socket", text)
+    if form == "text":
+        look_around(stage, process)
+    provider.way = "granted"
+    assert_files_hold_the_access_token_alone(stage, provider)
+    if form == "text":
+        token = stage.rotator("token", "billing")
+        assert token.stdout.startswith(ACCESS)
+        assert_clean("token", token.stdout + token.stderr, token.stdout)
+
+
+@pytest.mark.parametrize("level", ["info", "notice", "warning", "error", "critical"])
+def test_no_level_of_the_log_shows_more(level: str, stage: Stage) -> None:
+    """Level debug is what every other test here has."""
+    with hostile() as provider:
+        furnish(stage, provider, "json", "body")
+        with stage.daemon("--log-level", level, wait="") as process:
+            wait_for((stage.folder / "run/billing/raw").exists, "the first token")
+            wait_for((stage.state / "control").exists, "the control socket")
+            client = Client(stage.state / "control")
+            for way in ("invalid_client", "page", "invalid_grant"):
+                provider.way = way
+                with suppress(RotatorError):
+                    client.authorize("billing", password=Secret(PASSWORD))
+    assert_clean(f"the log at level {level}", process.told)
+
+
+def test_a_crash_dump_shows_where_it_stood_and_no_secret(stage: Stage) -> None:
+    """SIGABRT is how systemd ends a daemon whose watchdog barks: faulthandler writes the stacks into the log."""
+    with hostile() as provider:
+        furnish(stage, provider, "json", "body")
+        process = stage.start()
+        wait_for((stage.folder / "run/billing/raw").exists, "the first token")
+        wait_for((stage.state / "control").exists, "the control socket")
+        Client(stage.state / "control").rotate("billing", force=True)
+        process.end(signal.SIGABRT)
+    assert "Fatal Python error: Aborted" in process.told
+    assert "run_forever" in process.told
+    assert_clean("a crash dump", process.told)
 
 
 def assert_files_hold_the_access_token_alone(stage: Stage, provider: Hostile) -> None:

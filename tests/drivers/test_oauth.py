@@ -239,3 +239,12 @@ def test_a_new_token_is_never_in_a_message() -> None:
     outcome, _ = exchanged(request_of(Kind.REFRESH), answered(200, GRANTED))
     assert "MDFj" not in repr(outcome)
     assert "ZjFm" not in repr(outcome)
+
+
+@pytest.mark.parametrize("member", ["error", "error_description"])
+def test_a_token_that_was_issued_before_is_not_repeated_either(member: str) -> None:
+    """It is in nobody's hand here, so that only its looks tell."""
+    before = "ZjI4MGYwN2E5" * 5
+    body = json.dumps({"error": "invalid_grant", member: before}).encode()
+    outcome, _ = exchanged(request_of(Kind.REFRESH), answered(400, body))
+    assert before[:16] not in outcome.message + outcome.mend

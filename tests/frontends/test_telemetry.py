@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import io
 import json
 import logging
 import os
 import pty
 import socket
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -420,3 +423,51 @@ def test_only_the_journal_form_uses_the_journal(tmp_path: Path) -> None:
         with pytest.raises(BlockingIOError):
             receiver.recv(65536)
     assert stream.getvalue()
+
+
+# --- defects of ours that Python finds ----------------------------------------------------------------------------
+
+
+def test_a_defect_that_asyncio_finds_is_told_without_its_words() -> None:
+    async def main() -> None:
+        async def fail() -> None:
+            raise ValueError(SECRET)
+
+        task = asyncio.create_task(fail())
+        await asyncio.wait([task])
+        del task
+        gc.collect()
+
+    with routed(Level.DEBUG) as stream:
+        asyncio.run(main())
+        (line,) = documents(stream)
+    assert SECRET not in stream.getvalue()
+    assert (line["level"], line["message"]) == ("error", "Task exception was never retrieved")
+    assert str(line["exception"]).startswith("ValueError < ") and "fail" in str(line["exception"])
+
+
+def test_a_thread_and_a_finalizer_that_fail_are_told_without_their_words() -> None:
+    def fail() -> None:
+        raise ValueError(SECRET)
+
+    class Careless:
+        def __del__(self) -> None:
+            fail()
+
+    before = threading.excepthook, sys.unraisablehook
+    with routed() as stream:
+        thread = threading.Thread(target=fail, name="worker")
+        thread.start()
+        thread.join()
+        Careless()
+        told = documents(stream)
+    assert (threading.excepthook, sys.unraisablehook) == before
+    assert SECRET not in stream.getvalue()
+    assert [line["message"] for line in told] == ["a thread died: worker", "an exception that nobody could be told"]
+    assert all("fail" in str(line["exception"]) for line in told)
+
+
+@pytest.mark.parametrize("form", [Form.TEXT, Form.JSON, Form.LOGFMT, Form.JOURNAL])
+def test_a_reason_that_echoes_a_credential_loses_it_in_our_own_lines_too(form: Form) -> None:
+    (line,) = lines_of(form, failed(reason=f"the store said: Bearer {SECRET}"))
+    assert SECRET not in line and MASK in (json.loads(line)["reason"] if form is Form.JSON else line)

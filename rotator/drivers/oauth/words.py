@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 from urllib.parse import quote, quote_plus
 
+from rotator.core import telling
 from rotator.core.tokens import MASK
 
 CODE = re.compile(r"[A-Za-z0-9_.:/-]{1,64}")
@@ -21,18 +22,19 @@ LOOKED_AT = 4096
 
 
 def shown(text: str, hide: Iterable[str], longest: int = LONGEST) -> str:
-    """``text`` with ``hide`` masked, unprintable characters and quotes escaped, cut to ``longest`` characters.
+    """``text`` with ``hide`` and what looks like any other token masked (the provider may quote one that it issued
+    before), unprintable characters and quotes escaped, cut to ``longest`` characters.
 
     Masked before it is escaped and cut: either would hide the secret from the search, not from the reader.
     """
-    told = _masked(text[:LOOKED_AT], hide)
+    told = telling.redact(_masked(text[:LOOKED_AT], hide))
     escaped = "".join(_plain(character) for character in told)
     return escaped if len(escaped) <= longest else f"{escaped[: longest - 1]}…"
 
 
 def code(text: str, hide: Iterable[str]) -> str | None:
     """An ``error`` code as it may be shown, None where it does not look like one or holds a secret."""
-    return text if CODE.fullmatch(text) and _masked(text, hide) == text else None
+    return text if CODE.fullmatch(text) and telling.redact(_masked(text, hide)) == text else None
 
 
 def _plain(character: str) -> str:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rotator.core import telling
 from rotator.core.errors import Misconfigured, Refused, RotatorError, Unavailable
 from rotator.core.tokens import MASK
 
@@ -65,7 +66,7 @@ def redact(errors: Iterable[object], secrets: Iterable[str]) -> tuple[str, ...]:
         text = " ".join(str(error).split())
         for secret in hidden:
             text = text.replace(secret, MASK)
-        text = _TOKEN.sub(MASK, text)
+        text = telling.redact(_TOKEN.sub(MASK, text))
         shown.append("".join(letter for letter in text if letter.isprintable())[:_LONGEST_ERROR])
     return tuple(shown)
 

@@ -1,25 +1,25 @@
 """The command line's end of the control socket: blocking, one request per connection, standard library only.
 
 The HTTP is written by hand: `http.client` loads email and ssl, 27 ms against the 7 ms of `socket`, and this is what
-`rotator status` waits for. It reads what our own server writes: a status line, a Content-Length, a JSON object.
+`rotator status` waits for. It reads what our own server writes, see `answer`.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
 from rotator.core import errors
 from rotator.core.tokens import Secret
-from rotator.frontends.control import wire
+from rotator.frontends.control import answer, wire
 from rotator.frontends.control.wire import Document
 
 QUICK = timedelta(seconds=5)
 # An exchange may take its whole deadline, and its deliveries after it.
 SLOW = timedelta(minutes=2)
-LARGEST_ANSWER = 64 << 20
 
 
 class Client:
@@ -44,6 +44,33 @@ class Client:
     def health(self, *, timeout: timedelta = QUICK) -> Document:
         return self._call("GET", wire.target("health"), None, timeout, changes=False)
 
+    def events(
+        self,
+        *,
+        follow: bool = False,
+        grant: str | None = None,
+        level: str | None = None,
+        since: str | None = None,
+        timeout: timedelta = QUICK,
+    ) -> Iterator[Document]:
+        """What was told of late, the oldest first, and with ``follow`` what is told from now on, until the daemon ends:
+        then the iterator does. ``since`` is a time of RFC 3339 in UTC, with a Z. Raises Unavailable where it is cut
+        off before that."""
+        words = {"follow": "true" if follow else None, "grant": grant, "level": level, "since": since}
+        query = "&".join(f"{key}={value}" for key, value in words.items() if value is not None)
+        with self._connect(timeout) as link:
+            try:
+                link.sendall(_head_of("GET", f"{wire.target('events')}?{query}", 0))
+                told = answer.Reader(link)
+                if told.status != 200:
+                    raise wire.revive(wire.decode(told.body()))
+                if follow:
+                    link.settimeout(None)
+                yield from map(wire.decode, told.lines())
+            except (OSError, ValueError):
+                what = f"the daemon at {self._path} was cut off" if follow else f"{self._path} gave no whole answer"
+                raise errors.Unavailable(what, mend="look whether it still runs") from None
+
     def rotate(self, grant: str, *, force: bool = False, timeout: timedelta = SLOW) -> Document:
         return self._call("POST", wire.target("rotate", grant), {"force": force}, timeout)
 
@@ -66,6 +93,16 @@ class Client:
         """The one answer that holds a secret: ``access_token`` in clear, for whoever asked on his own terminal."""
         return self._call("POST", wire.target("token", grant), {}, timeout, changes=False)
 
+    def show(self, grant: str, *, timeout: timedelta = SLOW) -> Document:
+        return self._call("GET", wire.target("show", grant), None, timeout, changes=False)
+
+    def enter(self, entries: Sequence[Document], *, timeout: timedelta = SLOW) -> Document:
+        """Each entry is the table of a grant with its ``name``; together they must fit into a portion."""
+        return self._call("POST", wire.target("enter"), {"entries": list(entries)}, timeout)
+
+    def listed(self, after: str, limit: int, *, timeout: timedelta = QUICK) -> Document:
+        return self._call("POST", wire.target("listed"), {"after": after, "limit": limit}, timeout, changes=False)
+
     def reload(self, *, timeout: timedelta = SLOW) -> Document:
         return self._call("POST", wire.target("reload"), {}, timeout)
 
@@ -73,12 +110,9 @@ class Client:
         self, method: str, target: str, words: Document | None, timeout: timedelta, *, changes: bool = True
     ) -> Document:
         body = b"" if words is None else wire.encode(words, reveal=True)
-        head = (
-            f"{method} {target} HTTP/1.1\r\nHost: rotator\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-        )
         with self._connect(timeout) as link:
             try:
-                status, raw = _exchange(link, head.encode("ascii") + body)
+                status, raw = _exchange(link, _head_of(method, target, len(body)) + body)
             except (OSError, ValueError) as error:
                 why = "in time" if isinstance(error, TimeoutError) else "with a whole answer"
                 what = f"the daemon at {self._path} did not reply {why}"
@@ -125,6 +159,12 @@ class Client:
             )
 
 
+def _head_of(method: str, target: str, length: int) -> bytes:
+    return (
+        f"{method} {target} HTTP/1.1\r\nHost: rotator\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+    ).encode("ascii")
+
+
 def _exchange(link: socket.socket, request: bytes) -> tuple[int, bytes]:
     """Status and body. Raises OSError, ValueError for an answer that is not whole."""
     try:
@@ -132,26 +172,5 @@ def _exchange(link: socket.socket, request: bytes) -> tuple[int, bytes]:
     except (BrokenPipeError, ConnectionResetError):
         # It may have answered before it read everything: a refusal, worth reading.
         pass
-    raw = bytearray()
-    while (end := raw.find(b"\r\n\r\n")) < 0:
-        _receive(link, raw)
-    status, length = _head(bytes(raw[:end]))
-    while len(raw) < end + 4 + length:
-        _receive(link, raw)
-    return status, bytes(raw[end + 4 : end + 4 + length])
-
-
-def _receive(link: socket.socket, raw: bytearray) -> None:
-    chunk = link.recv(1 << 16)
-    if not chunk or len(raw) > LARGEST_ANSWER:
-        raise ValueError("the answer has no end")
-    raw += chunk
-
-
-def _head(head: bytes) -> tuple[int, int]:
-    first, *lines = head.split(b"\r\n")
-    version, _, rest = first.partition(b" ")
-    if not version.startswith(b"HTTP/1."):
-        raise ValueError("the answer is not HTTP")
-    headers = dict(line.lower().split(b":", 1) for line in lines)
-    return int(rest[:3]), int(headers.get(b"content-length", b""))
+    told = answer.Reader(link)
+    return told.status, told.body()

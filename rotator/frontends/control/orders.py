@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from rotator.core import errors
+from rotator.core.ports import Entry
 from rotator.core.tokens import Secret
 from rotator.frontends.control import wire
 from rotator.frontends.control.wire import Document
 
+PAGE = 1000
 # Told what was being done and what was raised. The text of the exception may hold anything: tell its class and place.
 Defect = Callable[[str, Exception], None]
 
@@ -42,6 +45,18 @@ class Orders(Protocol):
 
     async def reload(self) -> Document:
         """Read the configuration again."""
+        ...
+
+    async def show(self, grant: str) -> Document:
+        """How one grant stands, of the register too."""
+        ...
+
+    async def enter(self, entries: Sequence[Entry]) -> Document:
+        """Enrol grants in the register, or change them, all or none."""
+        ...
+
+    async def listed(self, after: str, limit: int) -> Document:
+        """A page of the register: those behind a name, by name."""
         ...
 
 
@@ -101,8 +116,19 @@ async def _carry_out(orders: Orders, verb: str, grant: str, words: Document) -> 
             if (password is None) == (refresh is None):
                 raise errors.BadUsage("authorize takes a password or a refresh_token, one of the two")
             return await orders.authorize(grant, password, refresh)
+        case "enter":
+            _known(words, "entries")
+            return await orders.enter(_entries(words.get("entries")))
+        case "listed":
+            _known(words, "after", "limit")
+            after, limit = words.get("after", ""), words.get("limit", 100)
+            if not isinstance(after, str) or not isinstance(limit, int) or not 1 <= limit <= PAGE:
+                raise errors.BadUsage(f"after is a name, limit a number from 1 to {PAGE}")
+            return await orders.listed(after, limit)
     _known(words)
     match verb:
+        case "show":
+            return await orders.show(grant)
         case "retire":
             return await orders.retire(grant)
         case "token":
@@ -110,6 +136,19 @@ async def _carry_out(orders: Orders, verb: str, grant: str, words: Document) -> 
         case "reload":
             return await orders.reload()
     return await orders.health()
+
+
+def _entries(raw: object) -> list[Entry]:
+    """The table of each grant stays as it came; what it means is for the configuration to say."""
+    if not isinstance(raw, list):
+        raise errors.BadUsage("entries is a list of objects")
+    entries = []
+    for one in raw:
+        if not isinstance(one, dict) or not isinstance(name := one.get("name"), str):
+            raise errors.BadUsage("an entry is an object with the name of a grant and its keys")
+        table = {key: value for key, value in one.items() if key != "name"}
+        entries.append(Entry(name, str(table.get("provider", "")), json.dumps(table)))
+    return entries
 
 
 def _words(body: bytes) -> Document:

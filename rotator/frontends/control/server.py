@@ -20,7 +20,9 @@ from http import HTTPStatus
 from pathlib import Path
 
 from rotator.core import errors
-from rotator.frontends.control import orders, wire
+from rotator.frontends.control import chronicle as chronicles
+from rotator.frontends.control import orders, stream, wire
+from rotator.frontends.control.chronicle import Chronicle, Follower
 from rotator.frontends.control.orders import Answer, Defect, Orders
 
 CONNECTIONS = 32
@@ -53,6 +55,7 @@ class Server:
         uid: int,
         *,
         on_defect: Defect,
+        chronicle: Chronicle | None = None,
         patience: timedelta = timedelta(seconds=5),
         drain: timedelta = timedelta(seconds=30),
     ) -> None:
@@ -60,12 +63,14 @@ class Server:
         self._orders = orders
         self._uid = uid
         self._on_defect = on_defect
+        self._chronicle = chronicle if chronicle is not None else Chronicle()
         self._patience = patience.total_seconds()
         self._drain = drain.total_seconds()
         self._listener: socket.socket | None = None
         self._rest: asyncio.TimerHandle | None = None
         self._talks: set[asyncio.Task[None]] = set()
         self._obeying: set[asyncio.Task[None]] = set()
+        self._following: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Raises Misconfigured where the folder is not ours, or the socket cannot stand there."""
@@ -88,8 +93,13 @@ class Server:
         while (link := take(listener)) is not None:
             self._receive(link)
         listener.close()
-        for talk in self._talks - self._obeying:
+        for talk in self._talks - self._obeying - self._following:
             talk.cancel()
+        self._chronicle.close()
+        if self._following:
+            _, late = await asyncio.wait(self._following, timeout=self._patience)
+            for talk in late:
+                talk.cancel()
         if self._talks:
             _, late = await asyncio.wait(self._talks, timeout=self._drain)
             for talk in late:
@@ -131,13 +141,19 @@ class Server:
     async def _converse(self, link: socket.socket) -> None:
         """One request, one answer. Runs to its end without the caller: hanging up cancels nothing."""
         loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 (a coroutine that runs has a task)
         with suppress(OSError):
-            answer = await self._answer(link)
-            if answer is not None:
+            answer = await self._answer(link, task)
+            if isinstance(answer, Follower):
+                self._following.add(task)
+                task.add_done_callback(self._following.discard)
+                await stream.pour(link, answer, self._patience)
+            elif answer is not None:
                 async with asyncio.timeout(self._patience):  # noqa: TID251 (of a socket, not of the engine)
                     await loop.sock_sendall(link, compose(answer))
 
-    async def _answer(self, link: socket.socket) -> Answer | None:
+    async def _answer(self, link: socket.socket, task: asyncio.Task[None]) -> Answer | Follower | None:
         try:
             async with asyncio.timeout(self._patience):  # noqa: TID251 (of a socket, not of the engine)
                 method, target, body = await read_request(link)
@@ -145,8 +161,12 @@ class Server:
             return orders.told(errors.BadUsage("the request took too long to arrive"), 408)
         except Fault as fault:
             return None if fault.status is None else orders.told(errors.BadUsage(fault.what), fault.status)
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 (a coroutine that runs has a task)
+        path, _, query = target.partition("?")
+        if (method, path) == ("GET", wire.target("events")):
+            try:
+                return self._chronicle.follow(chronicles.wish(query))
+            except errors.RotatorError as error:
+                return orders.told(error)
         self._obeying.add(task)
         try:
             return await orders.obey(self._orders, method, target, body, self._on_defect)

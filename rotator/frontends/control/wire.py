@@ -28,7 +28,11 @@ LONGEST_ADDRESS = 100
 # Which method an order takes; the second half of each key says whether it is about one grant.
 METHODS: Mapping[tuple[str, bool], str] = {
     ("health", False): "GET",
+    ("events", False): "GET",
     ("reload", False): "POST",
+    ("enter", False): "POST",
+    ("listed", False): "POST",
+    ("show", True): "GET",
     ("rotate", True): "POST",
     ("authorize", True): "POST",
     ("retire", True): "POST",

@@ -1,7 +1,7 @@
 """Log lines: what the bus tells and what third-party libraries log, in one form, on one stream.
 
-Secrets stay out three times: events carry none, a Secret in a field shows its mask, and the records of third parties
-have credentials and query strings taken out.
+Secrets stay out three times: events carry none, a Secret in a field shows its mask, and what looks like a credential is
+taken out of every line, more strictly where a third party wrote it.
 """
 
 from rotator.frontends.telemetry.foreign import redact, setup

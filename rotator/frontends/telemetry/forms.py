@@ -1,8 +1,8 @@
 """How a line looks: text for a person, json and logfmt for machines, and the journal's own prefix.
 
-What goes in is made harmless first: a Secret is its mask, and a control character in what a provider answered is
-escaped, so that it can neither forge a line nor move a cursor. Written by hand: these are forty lines, and structlog
-loads rich wherever that is installed, 80 ms and 7 MB of every daemon.
+What goes in was made harmless by `core.telling`; a control character in what a provider answered is escaped here, so
+that it can neither forge a line nor move a cursor. Written by hand: these are forty lines, and structlog loads rich
+wherever that is installed, 80 ms and 7 MB of every daemon.
 """
 
 from __future__ import annotations
@@ -10,17 +10,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, TextIO
 
+from rotator.core import telling
 from rotator.core.events import Level
-from rotator.core.tokens import MASK, Secret
+from rotator.core.telling import Fields, escaped, stamp
 
-# The journal cuts a line at 48 KiB (LineMax= of journald.conf(5)); no value may fill one alone.
-LONGEST_VALUE = 8000
-
-Fields = dict[str, Any]
 Render = Callable[[Level, str, str, datetime, Fields], str]
 
 
@@ -95,8 +92,7 @@ def _journal(level: Level, name: str, message: str, at: datetime, fields: Fields
 
 
 def _json(level: Level, name: str, message: str, at: datetime, fields: Fields) -> str:
-    line = {"time": stamp(at), "level": level.name.lower(), "event": name, "message": message, **fields}
-    return json.dumps(line)
+    return json.dumps(telling.entry(level, name, message, at, fields))
 
 
 def _logfmt(level: Level, name: str, message: str, at: datetime, fields: Fields) -> str:
@@ -128,28 +124,6 @@ def _quoted(value: Any) -> str:
     return f'"{escaped}"'
 
 
-def stamp(at: datetime) -> str:
-    """RFC 3339 in UTC with milliseconds."""
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON knows it; whatever could hide a secret or fill a line is cut down."""
-    match value:
-        case Secret():
-            return MASK
-        case bool() | int() | float():
-            return value
-        case datetime():
-            return stamp(value)
-        case timedelta():
-            return value.total_seconds()
-        case tuple() | list():
-            return [plain(one) for one in value]
-    text = str(value)
-    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"
-
-
 def _flat(value: Any) -> Any:
     if isinstance(value, list):
         return ",".join(str(_flat(one)) for one in value)
@@ -158,12 +132,3 @@ def _flat(value: Any) -> Any:
 
 def _only(fields: Fields, names: tuple[str, ...]) -> Fields:
     return {name: _flat(fields[name]) for name in names if name in fields}
-
-
-def escaped(text: str) -> str:
-    """Printable and on one line: what a provider wrote can neither forge a line nor move a cursor."""
-    if text.isprintable():
-        return text
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
-    )

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable
 from datetime import datetime, timedelta
 from typing import TextIO
 
+from rotator.core import telling
 from rotator.core.events import Event, Level
+from rotator.core.telling import Fields
 from rotator.frontends.telemetry import forms
-from rotator.frontends.telemetry.forms import Fields, Form
+from rotator.frontends.telemetry.forms import Form
 from rotator.frontends.telemetry.journal import Journal
 
 QUIET_FOR = timedelta(seconds=60)
@@ -50,11 +51,7 @@ class LogListener:
     def __call__(self, event: Event) -> None:
         if event.level > self._threshold:
             return
-        fields = {
-            "outcome" if field.name == "cls" else field.name: getattr(event, field.name)
-            for field in dataclasses.fields(event)
-            if field.name != "at"
-        }
+        fields = telling.fields(event)
         timeless = (value for value in fields.values() if not isinstance(value, datetime))
         self.write(event.level, event.name, event.sentence, event.at, fields, (event.name, *timeless))
 
@@ -69,13 +66,12 @@ class LogListener:
                 return
             if left_out:
                 fields = {**fields, "repeated": left_out}
-            shown = {key: forms.plain(value) for key, value in fields.items() if value is not None}
-            self._put(level, name, forms.plain(message), at, shown)
+            self._put(level, name, telling.plain(message), at, telling.shown(fields))
 
     def _put(self, level: Level, name: str, message: str, at: datetime, fields: Fields) -> None:
         if self._journal is not None:
             with contextlib.suppress(OSError):
-                self._journal.send(level, name, forms.escaped(message), at, fields)
+                self._journal.send(level, name, telling.escaped(message), at, fields)
                 return
         try:
             self._stream.write(self._render(level, name, message, at, fields) + "\n")

@@ -1,0 +1,26 @@
+"""The way to the running daemon, for commands that look often: without reading the configuration where it can be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from rotator.frontends.control import Client
+
+
+def client(config: Path | None, environ: Mapping[str, str]) -> Client:
+    """Raises Misconfigured where the configuration has to be read and is bad."""
+    found = nearest(environ) if config is None else None
+    if found is None:
+        # Where the state lies is for the configuration to say; reading that costs a quarter of a second.
+        from rotator import assembly
+
+        found = assembly.client(assembly.read(config, environ, check=False))
+    return found
+
+
+def nearest(environ: Mapping[str, str]) -> Client | None:
+    """The daemon of this container or unit: the one socket in a private folder below what the environment names."""
+    below = [Path(environ[name]) for name in ("STATE_DIRECTORY", "RUNTIME_DIRECTORY") if environ.get(name)]
+    found = [socket for folder in below for socket in folder.glob("*/control")]
+    return Client(found[0]) if len(found) == 1 else None
