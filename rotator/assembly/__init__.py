@@ -14,6 +14,6 @@ from rotator.assembly.states import reset as reset_state
 from rotator.assembly.stored import login, stored_health, stored_token
 
 __all__ = [
-    "Built", "Plan", "build", "check_entry", "client", "effective", "fleet", "login", "polls", "read", "rekey", "reset_state", "span",
-    "state_described", "stored_health", "stored_token",
+    "Built", "Plan", "build", "check_entry", "client", "effective", "fleet", "login", "polls", "read", "rekey",
+    "reset_state", "span", "state_described", "stored_health", "stored_token",
 ]  # fmt: skip

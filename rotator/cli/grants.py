@@ -6,7 +6,8 @@ import argparse
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -14,9 +15,11 @@ from rotator import assembly
 from rotator.cli import orders, screen
 from rotator.core.errors import BadUsage, Misconfigured
 from rotator.core.ports import Entry
+from rotator.engine.daemon import Daemon
 from rotator.frontends.control import Client
 
 Document = dict[str, Any]
+Portion = list[tuple[str, Document]]
 
 PORTION = 32 << 10
 """So many bytes of entries go in one order; the socket takes twice as many, and each is one transaction."""
@@ -50,11 +53,7 @@ def import_(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         return 0
     entered = 0
     for portion in _portions(_entries(path)):
-        made = [Entry(name, str(table.get("provider", "")), json.dumps(table)) for name, table in portion]
-        given = [{"name": name, **table} for name, table in portion]
-        orders.carry_out(
-            plan, lambda client, given=given: client.enter(given), lambda daemon, made=made: daemon.enter(made)
-        )  # type: ignore[misc]
+        orders.carry_out(plan, partial(_enter, portion), partial(_enter_alone, portion))
         entered += len(portion)
         show(f"{entered:,} of {count:,} entered")
     show("")
@@ -69,9 +68,7 @@ def list_(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         print("GRANT\tPROVIDER\tGEN\tEXPIRES\tROTATES")
     while left > 0:
         size = min(left, PAGE)
-        page = orders.carry_out(
-            plan, _asking(after, size), lambda daemon, after=after, size=size: daemon.listed(after, size)
-        )  # type: ignore[misc]
+        page = orders.carry_out(plan, partial(_ask, after, size), partial(_look, after, size))
         for one in page["grants"]:
             if arguments.json:
                 print(json.dumps(one))
@@ -85,8 +82,22 @@ def list_(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return 0
 
 
-def _asking(after: str, size: int) -> Callable[[Client], Document]:
-    return lambda client: client.listed(after, size)
+def _enter(portion: Portion, client: Client) -> Document:
+    return client.enter([{"name": name, **table} for name, table in portion])
+
+
+async def _enter_alone(portion: Portion, daemon: Daemon) -> Document:
+    return await daemon.enter(
+        [Entry(name, str(table.get("provider", "")), json.dumps(table)) for name, table in portion]
+    )
+
+
+def _ask(after: str, size: int, client: Client) -> Document:
+    return client.listed(after, size)
+
+
+async def _look(after: str, size: int, daemon: Daemon) -> Document:
+    return await daemon.listed(after, size)
 
 
 def show(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -105,8 +116,8 @@ def show(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return 0
 
 
-def _portions(entries: Iterator[tuple[int, str, Document]]) -> Iterator[list[tuple[str, Document]]]:
-    portion: list[tuple[str, Document]] = []
+def _portions(entries: Iterator[tuple[int, str, Document]]) -> Iterator[Portion]:
+    portion: Portion = []
     size = 0
     for _, name, table in entries:
         length = len(name) + len(json.dumps(table)) + 20

@@ -1,0 +1,119 @@
+"""Grants in bulk: entered from a file beside a daemon and without one, rotated like all others, taken out again."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.acceptance import stage as stages
+from tests.acceptance.stage import Stage, wait_for
+from tests.peers.emulator import ACCOUNT
+
+COUNT = 300
+
+
+def prepare(stage: Stage) -> None:
+    """One grant in the configuration, a seal, and a provider that bears many at once."""
+    stage.secret("seal", base64.b64encode(bytes(range(32))).decode())
+    seal = f'[state.seal]\nkey = {{ file = "{stage.folder}/seal" }}\n'
+    limits = "[providers.emulated.limits]\nin_flight = 64\nper_second = 1000\n"
+    stage.configure(stage.grant(), limits, head=seal)
+
+
+def table(number: int, **changes: Any) -> dict[str, Any]:
+    name = f"g{number:04d}"
+    made = {
+        "name": name, "provider": "emulated", "client_id": ACCOUNT.client_id, "client_secret": ACCOUNT.client_secret,
+        "username": ACCOUNT.username, "password": ACCOUNT.password,
+        "targets": {"app": {"file": f"many/{name}/token"}},
+    }  # fmt: skip
+    return {**made, **changes}
+
+
+def write(path: Path, *tables: dict[str, Any]) -> str:
+    path.write_text("".join(json.dumps(one) + "\n" for one in tables))
+    return str(path)
+
+
+def published(stage: Stage) -> int:
+    return sum(1 for _ in (stage.folder / "run" / "many").glob("*/token"))
+
+
+def test_hundreds_are_entered_at_once_rotated_and_served_after_a_restart(tmp_path: Path) -> None:
+    with stages.opened(tmp_path) as stage:
+        prepare(stage)
+        path = write(tmp_path / "grants.jsonl", *(table(number) for number in range(COUNT)))
+        with stage.daemon() as daemon:
+            done = stage.rotator("grants", "import", path)
+            assert (done.returncode, done.stdout) == (0, ""), done.stderr
+            assert f"{COUNT} grants entered" in done.stderr
+            wait_for(lambda: published(stage) == COUNT, "every token", within=60)
+            shown = stage.status()
+            assert shown["grants"].keys() == {"billing"}
+            wait_for(lambda: (stage.status()["register"] or {}).get("valid") == COUNT, "the census", within=60)
+            assert stage.rotator("token", "g0007").stdout == (tmp_path / "run/many/g0007/token").read_text()
+            rotated = json.loads(stage.rotator("rotate", "g0007", "--json").stdout)
+            assert rotated["generation"] == 2 and rotated["published"] is True
+            listed = stage.rotator("grants", "list", "--limit", "3", "--after", "g0005").stdout.splitlines()
+            assert [line.split("\t")[:3] for line in listed[1:]] == [
+                ["g0006", "emulated", "1"], ["g0007", "emulated", "2"], ["g0008", "emulated", "1"],
+            ]  # fmt: skip
+            assert "state: fresh" in stage.rotator("grants", "show", "g0003").stdout
+        before = stage.provider.journal.password_attempts
+        # Nothing of it in clear: neither what the provider gave nor what the file held.
+        raw = b"".join(one.read_bytes() for one in stage.state.glob("state.db*"))
+        assert ACCOUNT.password.encode() not in raw and ACCOUNT.client_secret.encode() not in raw
+        for one in (tmp_path / "run" / "many").glob("*/token"):
+            one.unlink()
+        with stage.daemon() as daemon:
+            assert published(stage) == COUNT, "all of them stand there before it is ready"
+            assert "daemon.defect" not in daemon.told
+            assert stage.rotator("grants", "retire", "g0000").returncode == 0
+            assert published(stage) == COUNT - 1
+            refused = stage.rotator("token", "g0000")
+            assert refused.returncode == 64 and "no grant is named 'g0000'" in refused.stderr
+        assert stage.provider.journal.password_attempts == before == COUNT + 1
+
+
+def test_without_a_daemon_they_are_entered_as_well_from_comma_separated_values(tmp_path: Path) -> None:
+    with stages.opened(tmp_path) as stage:
+        prepare(stage)
+        (tmp_path / "grants.csv").write_text(
+            "name,provider,client_id,client_secret.file,username,password.file,scope,targets.app.file\n"
+            f"first,emulated,{ACCOUNT.client_id},{tmp_path}/client_secret,{ACCOUNT.username},{tmp_path}/password,,many/first/token\n"
+        )
+        dry = stage.rotator("grants", "import", str(tmp_path / "grants.csv"), "--dry-run")
+        assert dry.stderr == "1 grants are good; nothing was entered\n"
+        assert stage.rotator("grants", "list").stdout.splitlines()[1:] == []
+        assert stage.rotator("grants", "import", str(tmp_path / "grants.csv")).returncode == 0
+        assert [line.split("\t")[0] for line in stage.rotator("grants", "list").stdout.splitlines()[1:]] == ["first"]
+        with stage.daemon():
+            wait_for(lambda: published(stage) == 1, "its token")
+
+
+def test_a_file_with_anything_wrong_in_it_enters_nothing_and_says_where(tmp_path: Path) -> None:
+    with stages.opened(tmp_path) as stage:
+        prepare(stage)
+        path = write(
+            tmp_path / "grants.jsonl", table(1), table(2, provider="nobody"), table(3, clientid="x"),
+            table(1), table(4, name="Not Good"), table(5, client_secret={"file": "relative"}),
+        )  # fmt: skip
+        done = stage.rotator("grants", "import", path)
+        assert done.returncode == 78
+        told = done.stderr.replace(f"rotator: {path}:", "")
+        assert [line.partition(";")[0] for line in told.splitlines()[:5]] == [
+            "2: g0002: provider names no known provider",
+            "3: g0003: clientid is not a known key",
+            "4: g0001 stands in the file twice",
+            "5: a name cannot be that of a grant",
+            "6: g0005: client_secret must name its file by an absolute path",
+        ]
+        assert "nothing was entered" in done.stderr
+        assert ACCOUNT.password not in done.stderr and ACCOUNT.client_secret not in done.stderr
+        stage.configure()
+        bare = stage.rotator("grants", "import", write(tmp_path / "bare.jsonl", table(1)))
+        assert bare.returncode == 78 and "client_secret would be kept in clear" in bare.stderr
+        wrong = stage.rotator("grants", "import", write(tmp_path / "grants.txt", table(1)))
+        assert wrong.returncode == 64 and "neither .jsonl nor .csv" in wrong.stderr
