@@ -94,6 +94,8 @@ class Desks:
         enrolments = roster.enrolments().values()
         grants = await asyncio.gather(*(rotation.enrol(one, self._tools) for one in enrolments))
         stored = {grant.name: grant for grant in await self._tools.store.grants()}
+        hooked = any(place.judged_by_mark for one in enrolments for place in one.targets.values())
+        marks = await self._tools.store.deliveries() if hooked else ()
         # From here on without a pause: nobody sees half of it, and no rotation ends between two lines.
         now, desks = self._tools.clock.now(), dict[str, Desk]()
         for enrolment, read in zip(enrolments, grants, strict=True):
@@ -107,7 +109,7 @@ class Desks:
         self._desks, self._undecided = desks, set(desks)
         self._odd = {name: desk for name, desk in desks.items() if desk.is_odd}
         self.strangers = len(stored.keys() - desks.keys())
-        self._courier.take_over((desk.enrolment, desk.grant) for desk in desks.values())
+        self._courier.take_over(((desk.enrolment, desk.grant) for desk in desks.values()), marks)
 
     def saved(self, grant: Grant) -> None:
         """A grant became durable: publish first, everything else after. One that was in flight when its identity was
