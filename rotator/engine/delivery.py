@@ -101,9 +101,11 @@ class Courier:
     def saved(self, grant: Grant) -> None:
         """A grant that is served here became durable: publish it now."""
         one = self._rounds[grant.name]
+        news = hooks.is_news(one.grant, grant)
         one.grant = grant
         for target, post in one.posts.items():
-            if not post.holds(grant):
+            # A hook that fails rests; that something else of the grant was saved is no reason to try it.
+            if not post.holds(grant) and (news or not one.enrolment.targets[target].judged_by_mark):
                 self._start(grant.name, target)
 
     def look_again(self) -> None:
@@ -171,7 +173,7 @@ class Courier:
             self._plan(name, target, noted)
             if not publisher.judged_by_mark and hooks.are_let_go(before, noted, now.grant):
                 self._run_hooks(name, now)
-            if now.grant.access is not grant.access:
+            if hooks.is_news(grant, now.grant):
                 continue
             if post.ahead is not None:
                 await self._behind(name, target, post.ahead)

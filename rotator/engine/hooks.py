@@ -44,6 +44,13 @@ def is_told(post: Post, grant: Grant) -> bool:
     return access is not None and told and access.generation <= (post.generation or 0)
 
 
+def is_news(before: Grant, after: Grant) -> bool:
+    """Whether there is another token to publish; an intent or a failure that was saved is none."""
+    if before.access is None or after.access is None or before.lineage != after.lineage:
+        return before.access is not after.access
+    return before.access.generation != after.access.generation
+
+
 def awaits(target: str, enrolment: Enrolment, posts: dict[str, Post], grant: Grant) -> bool:
     """Whether a hook must still wait for another target to hold what is saved."""
     named = enrolment.after.get(target)
