@@ -26,7 +26,7 @@ LONGEST = 300
 
 _SCHEME = "hook:"
 # No path, no sentence, no name of a unit: a run of letters and digits such as tokens and keys are made of.
-_OPAQUE = re.compile(r"(?=[A-Za-z_~+=-]*[0-9])[A-Za-z0-9_~+=-]{24,}")
+_OPAQUE = re.compile(r"[A-Za-z0-9_~+=-]{24,}")
 
 
 def location(grant: str, target: str, does: str) -> str:
@@ -116,6 +116,11 @@ def quoted(output: bytes, secret: Secret) -> str:
     """What a command said, for a log: its end, in one line of plain text, without ``secret`` and whatever else looks
     like a token or a key."""
     text = output.decode("utf-8", "replace").replace(secret.reveal(), MASK)
-    text = _OPAQUE.sub(MASK, "".join(one if one.isprintable() else " " for one in text))
+    text = _OPAQUE.sub(_masked, "".join(one if one.isprintable() else " " for one in text))
     text = " ".join(text.split())
     return text if len(text) <= LONGEST else f"…{text[-LONGEST:]}"
+
+
+def _masked(run: re.Match[str]) -> str:
+    """Words have no digits."""
+    return MASK if any(one.isdigit() for one in run[0]) else run[0]
