@@ -16,7 +16,7 @@ from rotator.assembly.references import of
 from rotator.core import notices
 from rotator.core.errors import RotatorError
 from rotator.core.policy import Budget, Rules
-from rotator.core.ports import Clock, Enrolment, Http, Publisher
+from rotator.core.ports import Clock, Enrolment, Http, HttpAnswer, Publisher
 from rotator.core.pressure import Limits
 from rotator.core.tokens import Secret
 from rotator.drivers import files, http, oauth, secrets
@@ -93,7 +93,12 @@ class ConfiguredRoster:
     def client(self, provider: Provider) -> Http:
         return self._client(provider.ca_file, provider.proxy)
 
-    def _client(self, ca_file: Path | None, proxy: str | None) -> Http:
+    async def knock(self, target: Target, deadline: timedelta) -> HttpAnswer:
+        """Whether the receiver of a webhook is there; it is told nothing."""
+        assert target.webhook is not None  # noqa: S101 (the caller has looked)
+        return await self._client(target.ca_file, None).knock(target.webhook, deadline=deadline)
+
+    def _client(self, ca_file: Path | None, proxy: str | None) -> http.HttpxClient:
         way = (ca_file, proxy)
         if way not in self._clients:
             self._clients[way] = http.HttpxClient(ca_file=ca_file, proxy=proxy)
