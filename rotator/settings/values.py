@@ -232,6 +232,10 @@ Text = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00-\x1f\x7f
 
 
 # Functions of our own: pydantic reads the signature of a serializer, and that of a built-in changed in CPython 3.13.
+def listed(texts: tuple[str, ...]) -> list[str]:
+    return list(texts)
+
+
 def octal(bits: int) -> str:
     return f"{bits:04o}"
 
@@ -247,8 +251,8 @@ TargetFile = Annotated[Text, AfterValidator(target_file)]
 VaultEntry = Annotated[VaultPath, PlainValidator(entries.vault_entry), PlainSerializer(entries.spelt)]
 VaultFolder = Annotated[VaultPath, PlainValidator(entries.vault_folder), PlainSerializer(entries.spelt)]
 VaultTemplate = Annotated[VaultPath, PlainValidator(entries.vault_template), PlainSerializer(entries.spelt)]
-Argv = Annotated[tuple[str, ...], PlainValidator(argv)]
-Names = Annotated[tuple[str, ...], PlainValidator(names)]
+Argv = Annotated[tuple[str, ...], PlainValidator(argv), PlainSerializer(listed)]
+Names = Annotated[tuple[str, ...], PlainValidator(names), PlainSerializer(listed)]
 SignalName = Annotated[str, PlainValidator(signal_name)]
 Reference = Annotated[SecretReference, PlainValidator(reference), PlainSerializer(shown)]
 Mount = Annotated[Text, AfterValidator(entries.mount)]
