@@ -13,6 +13,7 @@ from rotator.assembly.plan import Plan
 from rotator.core.errors import Misconfigured, Refused, RotatorError, Unavailable
 from rotator.core.ports import HttpRequest
 from rotator.drivers import clock
+from rotator.settings import Target
 
 if TYPE_CHECKING:
     from rotator.drivers.vault.rights import Right
@@ -48,6 +49,7 @@ async def check(plan: Plan, heard: Heard = lambda found, done, of: None) -> list
             _asked(f"provider {name}", _provider(enrolled, name, plan)) for name in _used_providers(plan)
         ]
         asked += [_vault(name, plan, system_clock) for name in plan.settings.vault]
+        asked += [_asked(key, _webhook(enrolled, key, target)) for key, target in _webhooks(plan)]
         # Reading the configuration has looked at these, or it would have raised.
         files = [Finding(key, "its folder can be written") for key, _ in roster.files_of(plan)]
         heard(files, 0, len(asked))
@@ -98,6 +100,26 @@ async def _provider(enrolled: roster.ConfiguredRoster, name: str, plan: Plan) ->
     if answer.status >= 500:
         raise Unavailable(f"the token endpoint answers HTTP {answer.status}", mend="ask the provider, or wait")
     return f"the token endpoint answers ({'TLS, ' if provider.token_url.startswith('https:') else ''}nothing was spent)"
+
+
+def _webhooks(plan: Plan) -> list[tuple[str, Target]]:
+    return [
+        (f"grants.{name}.targets.{target}", one)
+        for name, grant in plan.settings.grants.items()
+        for target, one in grant.targets.items()
+        if one.webhook is not None
+    ]
+
+
+async def _webhook(enrolled: roster.ConfiguredRoster, key: str, target: Target) -> str:
+    answer = await enrolled.knock(target, LIMIT)
+    if answer.failure is not None:
+        kind = Misconfigured if answer.failure == "certificate" else Unavailable
+        raise kind(
+            f"the webhook is not there: {answer.detail}",
+            mend=f"look at {key}.webhook and ca_file, and at the way there",
+        )
+    return "the receiver is there (nothing was sent)"
 
 
 async def _vault(name: str, plan: Plan, system_clock: clock.SystemClock) -> list[Finding]:

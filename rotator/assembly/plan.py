@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -84,6 +84,8 @@ def read(config: Path | None, environ: Mapping[str, str], *, check: bool = True,
             publisher.check()
         except Misconfigured as error:
             problems.append(f"{key}: {error}")
+    # Who rotates goes on without a hook, as readers have their token; who asks is told that it is wrong.
+    (problems if outside else warnings).extend(_absent_commands(plan))
     if problems:
         raise Misconfigured("\n".join(problems))
     return Plan(loaded, environ, config, tuple(warnings))
@@ -92,6 +94,18 @@ def read(config: Path | None, environ: Mapping[str, str], *, check: bool = True,
 def check_entry(plan: Plan, name: str, table: Mapping[str, Any]) -> None:
     """Raises Misconfigured where a grant cannot stand in the register of this configuration."""
     settings.registered.from_table(plan.settings, name, table)
+
+
+def _absent_commands(plan: Plan) -> Iterator[str]:
+    if not any(target.command for grant in plan.settings.grants.values() for target in grant.targets.values()):
+        return
+    from rotator.assembly import hooks
+
+    for key, command in hooks.commands(plan):
+        try:
+            command.check()
+        except Misconfigured as error:
+            yield f"{key}: {error}"
 
 
 def span(text: str, option: str) -> timedelta:

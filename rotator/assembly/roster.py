@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from datetime import timedelta
@@ -12,9 +13,10 @@ from rotator import settings
 from rotator.assembly import plan as plans
 from rotator.assembly.plan import Plan
 from rotator.assembly.references import of
+from rotator.core import notices
 from rotator.core.errors import RotatorError
 from rotator.core.policy import Budget, Rules
-from rotator.core.ports import Clock, Enrolment, Entry, Http, Publisher
+from rotator.core.ports import Clock, Enrolment, Entry, Http, HttpAnswer, Publisher
 from rotator.core.pressure import Limits
 from rotator.core.tokens import Secret
 from rotator.drivers import files, http, oauth, secrets
@@ -52,6 +54,10 @@ class ConfiguredRoster:
         path = files.parse_location(location)
         if path is not None:
             return files.at(path)
+        if notices.is_hook(location):
+            from rotator.drivers import processes
+
+            return processes.Forgotten(location)
         if location.startswith("secret:"):
             from rotator.drivers import kubernetes
 
@@ -88,7 +94,12 @@ class ConfiguredRoster:
     def client(self, provider: Provider) -> Http:
         return self._client(provider.ca_file, provider.proxy)
 
-    def _client(self, ca_file: Path | None, proxy: str | None) -> Http:
+    async def knock(self, target: Target, deadline: timedelta) -> HttpAnswer:
+        """Whether the receiver of a webhook is there; it is told nothing."""
+        assert target.webhook is not None  # noqa: S101 (the caller has looked)
+        return await self._client(target.ca_file, None).knock(target.webhook, deadline=deadline)
+
+    def _client(self, ca_file: Path | None, proxy: str | None) -> http.HttpxClient:
         way = (ca_file, proxy)
         if way not in self._clients:
             self._clients[way] = http.HttpxClient(ca_file=ca_file, proxy=proxy)
@@ -134,10 +145,39 @@ class ConfiguredRoster:
                 environ=self._plan.environ,
                 elsewhere=self._read_vault,
             ),
-            targets={target: self._publisher(one, name, grant.provider) for target, one in grant.targets.items()},
+            targets=self._targets(name, grant),
             limits=limits(provider),
             fingerprint=described,
+            after={target: frozenset(one.after) for target, one in grant.targets.items() if one.after is not None},
         )
+
+    def _targets(self, name: str, grant: Grant) -> dict[str, Publisher]:
+        """In the order of the configuration. A webhook tells where the others hold the token."""
+        held = {
+            target: self._publisher(one, name, grant.provider)
+            for target, one in grant.targets.items()
+            if not one.is_hook
+        }
+        locations = {target: publisher.location for target, publisher in held.items()}
+        return {
+            target: held.get(target) or self._hook(name, target, one, locations)
+            for target, one in grant.targets.items()
+        }
+
+    def _hook(self, grant: str, name: str, target: Target, locations: Mapping[str, str]) -> Publisher:
+        from rotator.assembly import hooks
+
+        if target.webhook is None:
+            return hooks.process(self._plan, grant, name, target)
+        return hooks.webhook(
+            grant, name, target, client=lambda ca_file: self._client(ca_file, None), locations=locations,
+            key=self._key, read=self._read,
+        )  # fmt: skip
+
+    async def _read(self, reference: Reference) -> Secret:
+        if reference.kind == secrets.VAULT:
+            return await self._read_vault(reference)
+        return await asyncio.to_thread(secrets.read, reference, self._plan.environ)
 
     def _publisher(self, target: Target, grant: str, provider: str) -> Publisher:
         if target.secret is not None:

@@ -40,12 +40,15 @@ class Startup(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TargetHealth:
-    """``generation`` None: nothing of ours stands there yet. ``trouble`` is empty where all is well."""
+    """``generation`` None: nothing of ours stands there yet. ``trouble`` is empty where all is well.
+
+    A ``hook`` is shown like any other, but a grant is published without it: readers have their token."""
 
     name: str
     location: str
     generation: int | None
     trouble: str = ""
+    hook: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +160,7 @@ def examine(
     generation = grant.access.generation if grant.access is not None else None
     behind = [target for target in targets if target.generation != generation or target.trouble]
     if valid and behind and not reason:
-        reason = "; ".join(f"target {one.name} {one.trouble or 'is not written yet'}" for one in behind)
+        reason = "; ".join(_lack(one) for one in behind)
     access = grant.access
     return GrantHealth(
         name=grant.name,
@@ -170,9 +173,15 @@ def examine(
         due_at=grant.due_at,
         passwords_left=None if budget is None else budget.left(grant.debits, now),
         targets=tuple(targets),
-        published=valid and not behind,
+        published=valid and all(target.hook for target in behind),
         rests=not valid and grant.due_at is not None and grant.due_at - now > LONG_REST,
     )
+
+
+def _lack(target: TargetHealth) -> str:
+    if target.hook:
+        return f"hook {target.name} {target.trouble or 'has not run yet'}"
+    return f"target {target.name} {target.trouble or 'is not written yet'}"
 
 
 def _state(grant: Grant, now: datetime) -> tuple[State, str]:

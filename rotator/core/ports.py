@@ -163,11 +163,16 @@ class Publisher(Protocol):
     """Where a generation is published.
 
     ``local`` tells that the target lives on this machine: it is judged by what is there, never by a mark.
+    ``judged_by_mark`` tells that nobody can see what is there (a hook): only the durable mark of its delivery says
+    whether a generation was told, so `settle` is called until that is on record, and never again for that generation.
     ``location`` names the place for ever (it is stored): two publishers of one location are the same place.
     """
 
     @property
     def local(self) -> bool: ...
+
+    @property
+    def judged_by_mark(self) -> bool: ...
 
     @property
     def location(self) -> str: ...
@@ -176,7 +181,8 @@ class Publisher(Protocol):
         """Make the target hold ``publication`` and say what was found. Idempotent; a reader sees the old value or
         the new one, whole, at every instant, also when this is killed or cancelled half-way.
 
-        A higher generation of the same lineage is left alone (AHEAD). A target that is right is not written.
+        A higher generation of the same lineage is left alone (AHEAD). A target that is right is not written. One that
+        is judged by its mark always acts, and says UNTOLD; killed half-way, it may have acted.
         Raises Transient (tried again), Refused or Misconfigured (a person must act; tried again slowly)."""
         ...
 
@@ -368,7 +374,7 @@ class Enrolment:
 
     ``identity`` is (provider's URL, client id, username): other tokens do not fit it. ``limits`` are those of the
     provider, the same for all its grants. ``fingerprint`` changes with anything configured, so that a reload can tell
-    what changed.
+    what changed. ``after`` names the targets that a hook waits for, where that is said.
     """
 
     name: str
@@ -380,6 +386,7 @@ class Enrolment:
     targets: Mapping[str, Publisher]
     limits: Limits = field(default_factory=Limits)
     fingerprint: str = ""
+    after: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 class Roster(Protocol):

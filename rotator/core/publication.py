@@ -55,6 +55,7 @@ class Found(StrEnum):
     ALTERED = "altered"
     FOREIGN = "a foreign value"
     AHEAD = "a newer generation"
+    UNTOLD = "not told of it"
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,6 +96,7 @@ class SecretPublisher:
     publication and its lineage. Keys that others put there stay theirs."""
 
     local = False
+    judged_by_mark = False
 
     def __init__(self, cluster: Cluster, namespace: str, name: str, *, fields: Mapping[str, str] | None = None) -> None:
         self._cluster = cluster

@@ -5,23 +5,22 @@ Level-triggered: a target is settled to what the store says, whether it was neve
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 
 from rotator.core import events, health, policy
-from rotator.core.errors import Misconfigured, RotatorError, Transient
+from rotator.core.errors import RotatorError, Transient
 from rotator.core.grants import Grant
 from rotator.core.ports import Delivery, Enrolment, Publisher, Roster, Watcher
 from rotator.core.publication import Found, Publication, Settled
+from rotator.engine import hooks
 from rotator.engine.agenda import Agenda, Post
 from rotator.engine.crew import Crew
+from rotator.engine.orphans import Orphans, reason_of
 from rotator.engine.rotation import Tools
 
-ORPHANS = 1000
-"""So many are looked at in a round; those whose tokens expired longest ago come first."""
 RETRY = policy.Rules(backoff_base=timedelta(seconds=1), backoff_cap=timedelta(seconds=30))
 
 
@@ -57,41 +56,56 @@ class Courier:
         self._behind = behind
         self._rounds: dict[str, _Round] = {}
         self._agenda = Agenda()
-        self._places: frozenset[str] = frozenset()
-        self._orphans_at: datetime | None = None
-        self._stuck: dict[tuple[str, str], str] = {}
+        self._orphans = Orphans(tools, verify_every)
 
     def take_over(
-        self, residents: Iterable[tuple[Enrolment, Grant]], guests: Iterable[tuple[Enrolment, Grant]] = ()
+        self,
+        residents: Iterable[tuple[Enrolment, Grant]],
+        guests: Iterable[tuple[Enrolment, Grant]] = (),
+        marks: Sequence[Delivery] = (),
     ) -> None:
         """Serve these enrolments from now on; what is known of unchanged ones is kept. The places of guests, who will
-        leave, are neither watched nor theirs for good."""
-        now = self._tools.clock.now()
+        leave, are neither watched nor theirs for good. ``marks`` is what the store remembers, where there are hooks."""
+        told = {(mark.grant, mark.location): mark for mark in marks}
         rounds: dict[str, _Round] = {}
         staying = list(residents)
         for enrolment, grant in (*staying, *guests):
             old = self._rounds.get(enrolment.name)
-            same = old is not None and old.enrolment.fingerprint == enrolment.fingerprint
-            kept = old.posts if old is not None and same else {}
-            posts = {target: kept.get(target, Post(now)) for target in enrolment.targets}
+            posts = {
+                target: self._first_post(old, enrolment, target, told.get((enrolment.name, publisher.location)))
+                for target, publisher in enrolment.targets.items()
+            }
             rounds[enrolment.name] = _Round(enrolment, grant, posts)
         self._rounds = rounds
         self._plan_anew()
-        self._places = frozenset(place.location for enrolment, _ in staying for place in enrolment.targets.values())
-        self._orphans_at = None
+        places = (place.location for enrolment, _ in staying for place in enrolment.targets.values())
+        self._orphans.take_over(frozenset(places))
         self._watch([enrolment for enrolment, _ in staying])
 
-    def take_in(self, enrolment: Enrolment, grant: Grant, *, trusting: bool) -> None:
-        """Serve one more for a while; ``trusting``: what was published last still stands there."""
+    def take_in(self, enrolment: Enrolment, grant: Grant, marks: Sequence[Delivery], *, trusting: bool) -> None:
+        """Serve one more for a while; ``trusting``: what was published last still stands there. ``marks`` as above."""
         now, access = self._tools.clock.now(), grant.access
-        post = Post(now)
+        told = {mark.location: mark for mark in marks}
         if trusting and access is not None:
             post = Post(now + self._verify_every, access.generation, grant.lineage, recorded=True)
-        posts = dict.fromkeys(enrolment.targets, post)
+            posts = dict.fromkeys(enrolment.targets, post)
+        else:
+            posts = {
+                target: hooks.first_post(publisher, None, told.get(publisher.location), now)
+                for target, publisher in enrolment.targets.items()
+            }
         self._rounds[enrolment.name] = _Round(enrolment, grant, posts)
         if not trusting:
             for target in posts:
                 self._start(enrolment.name, target)
+
+    def remake(self, enrolment: Enrolment, grant: Grant) -> None:
+        """Serve one in another way from now on; what is known of its hooks still holds."""
+        old = self._rounds.get(enrolment.name)
+        posts = {target: self._first_post(old, enrolment, target, None) for target in enrolment.targets}
+        self._rounds[enrolment.name] = _Round(enrolment, grant, posts)
+        for target in posts:
+            self._start(enrolment.name, target)
 
     def let_go(self, name: str) -> None:
         """Serve it no more. Nothing of it may be in flight."""
@@ -104,6 +118,15 @@ class Courier:
         if one.grant.unproven or not one.grant.holds_valid(now):
             return True
         return all(post.holds(one.grant) and post.recorded and not post.rests for post in one.posts.values())
+
+    def _first_post(self, old: _Round | None, enrolment: Enrolment, target: str, mark: Delivery | None) -> Post:
+        known, publisher = None, enrolment.targets[target]
+        if old is not None and target in old.posts:
+            if old.enrolment.fingerprint == enrolment.fingerprint:
+                return old.posts[target]
+            if hooks.is_same(old.enrolment.targets[target], publisher):
+                known = old.posts[target]
+        return hooks.first_post(publisher, known, mark, self._tools.clock.now())
 
     def _watch(self, enrolments: Iterable[Enrolment]) -> None:
         places: dict[str, Callable[[], None]] = {}
@@ -121,9 +144,11 @@ class Courier:
     def saved(self, grant: Grant) -> None:
         """A grant that is served here became durable: publish it now."""
         one = self._rounds[grant.name]
+        news = hooks.is_news(one.grant, grant)
         one.grant = grant
         for target, post in one.posts.items():
-            if not post.holds(grant):
+            # A hook that fails rests; that something else of the grant was saved is no reason to try it.
+            if not post.holds(grant) and (news or not one.enrolment.targets[target].judged_by_mark):
                 self._start(grant.name, target)
 
     def look_again(self) -> None:
@@ -132,7 +157,7 @@ class Courier:
         for one in self._rounds.values():
             one.posts = {target: replace(post, look_at=now) for target, post in one.posts.items()}
         self._plan_anew()
-        self._orphans_at = None
+        self._orphans.look_again()
 
     def _plan_anew(self) -> None:
         self._agenda.clear()
@@ -146,8 +171,8 @@ class Courier:
     def sweep(self, roster: Roster) -> None:
         """Look at every target whose time has come, and at what ``roster`` configures no more."""
         now = self._tools.clock.now()
-        if self._orphans_at is None or self._orphans_at <= now:
-            self._crew.start(("orphans",), partial(self._clear_orphans, roster))
+        if self._orphans.is_due(now):
+            self._crew.start(("orphans",), partial(self._orphans.clear, roster))
         for name, target in self._agenda.due(now):
             # Planned again at once: a delivery that a defect ends plans nothing itself.
             posts = self._rounds[name].posts
@@ -167,6 +192,7 @@ class Courier:
                 one.enrolment.targets[target].location,
                 post.generation if post.holds(one.grant) else None,
                 post.trouble,
+                hook=one.enrolment.targets[target].judged_by_mark,
             )
             for target, post in one.posts.items()
         ]
@@ -178,14 +204,19 @@ class Courier:
         """Settle one target until it holds what is saved *now*: a rotation may have ended meanwhile."""
         while (one := self._rounds.get(name)) is not None and target in one.posts:
             grant, publisher = one.grant, one.enrolment.targets[target]
+            if publisher.judged_by_mark and hooks.awaits(target, one.enrolment, one.posts, grant):
+                # Whoever it waits for starts it; the regular look does, where that is forgotten.
+                return
             post = await deliver(grant, target, publisher, one.posts[target], self._tools, self._verify_every)
             now = self._rounds.get(name)
-            if now is None or now.enrolment.targets.get(target) is not publisher:
+            if now is None or not _counts(publisher, now.enrolment.targets.get(target), post, grant):
                 # A reload came between: once more, with the publisher that counts now.
                 continue
-            now.posts[target] = noted = replace(post, ahead=None)
+            before, now.posts[target] = now.posts[target], (noted := replace(post, ahead=None))
             self._plan(name, target, noted)
-            if now.grant.access is not grant.access:
+            if not publisher.judged_by_mark and hooks.are_let_go(before, noted, now.grant):
+                self._run_hooks(name, now)
+            if hooks.is_news(grant, now.grant):
                 continue
             if post.ahead is not None:
                 await self._behind(name, target, post.ahead)
@@ -193,59 +224,20 @@ class Courier:
                 self._ring()
             return
 
-    # --- what is no longer configured --------------------------------------------------------------------------
-
-    async def _clear_orphans(self, roster: Roster) -> None:
-        """Targets that nobody configures any more: served until the token expires, then deleted.
-
-        A task of its own: a Vault that keeps silent must not hold up the sweep."""
-        now = self._tools.clock.now()
-        self._orphans_at = now + self._verify_every
-        orphans = [one for one in await self._tools.store.expired(now, ORPHANS) if one.location not in self._places]
-        enrolled = await self._enrolled({orphan.grant for orphan in orphans}, roster)
-        for orphan in orphans:
-            # Looked up for each: a reload may have come while the one before was removed.
-            if orphan.location not in self._places and orphan.location not in enrolled.get(orphan.grant, ()):
-                await self._remove(orphan, roster)
-
-    async def _enrolled(self, names: Collection[str], roster: Roster) -> dict[str, set[str]]:
-        """Where those of these grants publish that stand in the register: an outage may have outlived their tokens."""
-        register = self._tools.store.register
-        places: dict[str, set[str]] = {}
-        for entry in () if register is None else await register.entries(names):
-            with suppress(Misconfigured):
-                places[entry.name] = {place.location for place in roster.enrolment_of(entry).targets.values()}
-        return places
+    def _run_hooks(self, name: str, one: _Round) -> None:
+        """Those that are due; each looks itself whether it must wait for others still."""
+        for target, publisher in one.enrolment.targets.items():
+            if publisher.judged_by_mark and not hooks.is_told(one.posts[target], one.grant):
+                self._start(name, target)
 
     async def clear_away(self, grant: str, roster: Roster) -> None:
         """Delete what was published for a grant that is retired, at once. Raises what the store raises."""
-        for orphan in await self._tools.store.deliveries(grant):
-            if orphan.location in self._places:
-                # Another grant publishes there now.
-                await self._tools.store.forget(orphan.grant, orphan.location)
-            else:
-                await self._remove(orphan, roster)
+        await self._orphans.clear_away(grant, roster)
 
-    async def _remove(self, orphan: Delivery, roster: Roster) -> None:
-        """Delete one delivered token, if it still stands there, and forget it. Where that fails it is told once for
-        each reason, and tried again at the next round."""
-        tools, key = self._tools, (orphan.grant, orphan.location)
-        try:
-            publisher = roster.publisher_at(orphan.location)
-            if publisher is None:
-                raise Misconfigured("nothing in the configuration leads there any more", mend="delete it by hand")
-            gone = await publisher.remove(orphan.mark)
-            await tools.store.forget(orphan.grant, orphan.location)
-        except Exception as error:  # noqa: BLE001 (a publisher's defect must not keep the other orphans)
-            reason = _reason(error)
-            if self._stuck.get(key) != reason:
-                text = f"{orphan.grant}: {orphan.location} is no longer configured but not deleted: {reason}"
-                tools.bus.tell(events.Warned(at=tools.clock.now(), text=text))
-            self._stuck[key] = reason
-            return
-        self._stuck.pop(key, None)
-        if gone:
-            tools.bus.tell(events.TargetRemoved(at=tools.clock.now(), grant=orphan.grant, target=orphan.target))
+
+def _counts(used: Publisher, now: Publisher | None, post: Post, grant: Grant) -> bool:
+    """Whether what ``used`` came to still says something: a hook that ran need not run again for a reload."""
+    return now is used or (post.holds(grant) and hooks.is_same(now, used))
 
 
 async def deliver(
@@ -257,10 +249,14 @@ async def deliver(
     if access is None or grant.unproven or not access.is_valid(now):
         # Nothing that may be published: what stands there stays until it really expires.
         return replace(post, look_at=now + verify_every)
+    if publisher.judged_by_mark and hooks.is_told(post, grant):
+        # It ran, and nobody can look whether it did; what may be missing is the mark.
+        recorded = post.recorded or (post.holds(grant) and await _record(grant, target, publisher, "", tools))
+        return replace(post, look_at=now + verify_every, recorded=recorded)
     try:
         settled = await publisher.settle(Publication(grant.name, grant.lineage, access), now)
     except Exception as error:  # noqa: BLE001 (a publisher's defect is told and retried like a failure)
-        return _failed(grant, target, post, error, tools, verify_every)
+        return _failed(grant, target, publisher, post, error, tools, verify_every)
     now = tools.clock.now()
     if settled.found is Found.AHEAD:
         return replace(post, ahead=settled, trouble="holds a newer generation", look_at=now + verify_every)
@@ -278,33 +274,32 @@ async def deliver(
         access.generation,
         grant.lineage,
         repairs=repairs,
-        recorded=recorded or await _record(grant, target, publisher, settled, tools),
+        recorded=recorded or await _record(grant, target, publisher, settled.mark, tools),
     )
 
 
-def _failed(grant: Grant, target: str, post: Post, error: Exception, tools: Tools, verify_every: timedelta) -> Post:
+def _failed(
+    grant: Grant, target: str, publisher: Publisher, post: Post, error: Exception, tools: Tools, verify_every: timedelta
+) -> Post:
     now = tools.clock.now()
     failures = post.failures + 1
-    pause = policy.backoff(failures, RETRY, tools.dice.chance())
+    rules = hooks.RETRY if publisher.judged_by_mark else RETRY
+    pause = policy.backoff(failures, rules, tools.dice.chance())
     if not isinstance(error, Transient):
         # A person must act: no hurry, but it heals without a command once he did.
-        pause = max(pause, RETRY.backoff_cap)
+        pause = max(pause, rules.backoff_cap)
     # A target that answers again is right again within the time that every other one is looked at.
-    retry_at = now + min(pause, verify_every)
-    reason = _reason(error)
+    retry_at = now + (pause if publisher.judged_by_mark else min(pause, verify_every))
+    reason = reason_of(error)
     if reason != post.trouble:
         told = events.DeliveryFailed(at=now, grant=grant.name, target=target, reason=reason, retry_at=retry_at)
         tools.bus.tell(told)
     return replace(post, trouble=reason, failures=failures, look_at=retry_at)
 
 
-def _reason(error: Exception) -> str:
-    # The text of a foreign exception may hold anything, the token included.
-    return str(error) if isinstance(error, RotatorError) else f"a defect, {type(error).__name__}; please report it"
-
-
-async def _record(grant: Grant, target: str, publisher: Publisher, settled: Settled, tools: Tools) -> bool:
-    """Remember where the token stands, so that it can be taken away once nobody configures it any more.
+async def _record(grant: Grant, target: str, publisher: Publisher, mark: str, tools: Tools) -> bool:
+    """Remember where the token stands, so that it can be taken away once nobody configures it any more; of a hook, that
+    it was told.
 
     Readers already have it: a store that is away only means that it is written at the next look."""
     assert grant.access is not None  # noqa: S101 (only what was published is recorded)
@@ -315,7 +310,7 @@ async def _record(grant: Grant, target: str, publisher: Publisher, settled: Sett
         lineage=grant.lineage,
         generation=grant.access.generation,
         expires_at=grant.access.expires_at,
-        mark=settled.mark,
+        mark=mark,
     )
     try:
         await tools.store.delivered(delivery)

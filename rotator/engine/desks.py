@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -11,7 +11,7 @@ from rotator.core import health, lifecycle
 from rotator.core.errors import BadUsage
 from rotator.core.grants import Grant
 from rotator.core.policy import Moment
-from rotator.core.ports import Enrolment, Roster
+from rotator.core.ports import Delivery, Enrolment, Roster
 from rotator.engine import rotation
 from rotator.engine.delivery import Courier
 from rotator.engine.rotation import Tools
@@ -104,6 +104,8 @@ class Desks:
         """Work with these enrolments from now on, all or none: enrol what is new. Raises what the store raises."""
         enrolments = roster.enrolments().values()
         grants = await asyncio.gather(*(rotation.enrol(one, self._tools) for one in enrolments))
+        hooked = any(place.judged_by_mark for one in enrolments for place in one.targets.values())
+        marks = await self._tools.store.deliveries() if hooked else ()
         # From here on without a pause: nobody sees half of it, and no rotation ends between two lines.
         now, desks = self._tools.clock.now(), dict[str, Desk]()
         for enrolment, (read, anew) in zip(enrolments, grants, strict=True):
@@ -121,6 +123,7 @@ class Desks:
         self._courier.take_over(
             ((desk.enrolment, desk.grant) for desk in desks.values()),
             ((desk.enrolment, desk.grant) for desk in self._guests.values()),
+            marks,
         )
 
     # --- guests ------------------------------------------------------------------------------------------------
@@ -131,11 +134,14 @@ class Desks:
     def is_resident(self, name: str) -> bool:
         return name in self._desks
 
-    def take_in(self, enrolment: Enrolment, grant: Grant, *, anew: bool, trusting: bool) -> Desk:
-        """A guest comes; what it has is published where it is not, unless ``trusting``."""
+    def take_in(
+        self, enrolment: Enrolment, grant: Grant, marks: Sequence[Delivery], *, anew: bool, trusting: bool
+    ) -> Desk:
+        """A guest comes; what it has is published where it is not, unless ``trusting``. ``marks``: what the store
+        remembers of its hooks."""
         desk = self._guests[enrolment.name] = Desk(enrolment, grant, self._tools.clock.now(), anew=anew)
         self.mind(desk)
-        self._courier.take_in(enrolment, grant, trusting=trusting)
+        self._courier.take_in(enrolment, grant, marks, trusting=trusting)
         return desk
 
     def remake(self, enrolments: Mapping[str, Enrolment]) -> None:
@@ -145,7 +151,7 @@ class Desks:
             if (old := self._guests.get(name)) is not None:
                 desk = self._guests[name] = replace(old, enrolment=enrolment, look_at=now)
                 self.mind(desk)
-                self._courier.take_in(enrolment, desk.grant, trusting=False)
+                self._courier.remake(enrolment, desk.grant)
 
     def is_settled(self, name: str) -> bool:
         """Whether every target of a guest holds what it may hold."""

@@ -125,8 +125,10 @@ class Visits:
             if enrolment is None:
                 continue
             known, anew = await self._known(enrolment, grant)
+            hooked = not trusting and any(place.judged_by_mark for place in enrolment.targets.values())
+            marks = await store.deliveries(entry.name) if hooked else ()
             if self._desks.get(entry.name) is None:
-                desk = self._desks.take_in(enrolment, known, anew=anew, trusting=trusting)
+                desk = self._desks.take_in(enrolment, known, marks, anew=anew, trusting=trusting)
                 if _is_of_the_future(known, moment):
                     self._desks.doubt(desk, moment)
 

@@ -281,6 +281,7 @@ class MemoryPublisher:
     holds: Publication | str | None = None
     error: RotatorError | None = None
     history: list[Publication] = field(default_factory=list)
+    judged_by_mark = False
 
     async def settle(self, publication: Publication, now: datetime) -> Settled:
         if self.error is not None:

@@ -12,6 +12,7 @@
     sources    environment over file over presets, merged, with the origin of each value
     problems   every error in words
     checks     what ties tables together
+    advice     what works but has a better way
     discovered a grant that stands in Vault, checked like a table
     registered a grant that stands in the store's register, the same
 
@@ -30,7 +31,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from rotator.core.errors import Misconfigured
-from rotator.settings import checks, discovered, problems, registered, shape, sources
+from rotator.settings import advice, checks, discovered, problems, registered, shape, sources
 from rotator.settings.documents import DROP_INS
 from rotator.settings.entries import VaultPath, state_entry, vault_field
 from rotator.settings.models import AppRole, Auth, Budget, Grant, Limits, Provider, Settings, Vault
@@ -120,7 +121,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Loaded:
     lines += [problem.line(layers) for problem in found]
     if settings is None or lines:
         raise Misconfigured("\n".join(dict.fromkeys(lines)))
-    warnings = [problem.line(layers) for problem in checks.warnings(settings)]
+    warnings = [problem.line(layers) for problem in advice.warnings(settings)]
     if not settings.grants and settings.discovery.vault is None:
         warnings.append("no grant is configured; add [grants.NAME] with provider and client_id")
     return Loaded(settings, path, layers.sources(), tuple(warnings))

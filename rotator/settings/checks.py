@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import ipaddress
-import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
 from rotator.core.errors import Misconfigured
-from rotator.core.policy import Reuse
 from rotator.core.publication import Format, fill
 from rotator.settings.entries import vault_entry, vault_field
 from rotator.settings.models import Auth, Grant, Provider, Settings, Vault
 from rotator.settings.problems import Problem, suggest
 from rotator.settings.shape import Path, dotted
 from rotator.settings.targets import Target
-from rotator.settings.values import SecretReference, written
+from rotator.settings.values import SecretReference
 
 # A template is tried with these names; their values do not matter.
 TEMPLATE_FIELDS = (
@@ -45,6 +41,7 @@ def problems(settings: Settings, names: Mapping[str, Any]) -> Iterator[Problem]:
         yield from _of_grant(("grants", name), grant, settings.providers, providers)
         for target_name, target in grant.targets.items():
             yield from _of_target(("grants", name, "targets", target_name), target, vaults)
+        yield from _of_hooks(("grants", name, "targets"), grant)
     yield from _shared_places(settings)
     for path, reference in references(settings):
         if reference.kind == "vault" and path[0] == "vault":
@@ -171,6 +168,9 @@ KEYS_OF = {
     "directory": ("files", "mode", "group"),
     "vault": ("fields", "max_versions", "kv"),
     "secret": ("fields",),
+    "command": ("timeout", "after"),
+    "signal": ("after",),
+    "webhook": ("timeout", "after", "signing_key", "ca_file", "allow_plain_http"),
 }
 
 
@@ -180,7 +180,7 @@ def _of_target(path: Path, target: Target, vaults: Iterable[str]) -> Iterator[Pr
         yield Problem(path, _exactly_one(tuple(KEYS_OF), chosen))
         return
     for key in sorted({key for keys in KEYS_OF.values() for key in keys} - set(KEYS_OF[chosen[0]])):
-        if getattr(target, key) not in (None, {}, 2):
+        if getattr(target, key) != Target.model_fields[key].get_default(call_default_factory=True):
             owners = " or ".join(kind for kind, keys in KEYS_OF.items() if key in keys)
             yield Problem((*path, key), f"is only for a {owners} target; remove it")
     if target.kv == 1 and target.max_versions is not None:
@@ -196,6 +196,17 @@ def _of_target(path: Path, target: Target, vaults: Iterable[str]) -> Iterator[Pr
         yield Problem((*path, "template"), 'needs format = "template"')
     elif target.template is not None:
         yield from _fillable((*path, "template"), target.template)
+
+
+def _of_hooks(path: Path, grant: Grant) -> Iterator[Problem]:
+    """What a hook waits for must be there, and hold the token: hooks do not wait for each other."""
+    held = [name for name, target in grant.targets.items() if not target.is_hook]
+    for name, target in grant.targets.items():
+        for other in target.after or ():
+            if other not in held:
+                yield Problem((*path, name, "after"), f"names no target that holds the token; {suggest(other, held)}")
+        if target.webhook is not None:
+            yield from _encrypted((*path, name, "webhook"), target.webhook, target.allow_plain_http)
 
 
 def _fillable(path: Path, template: str) -> Iterator[Problem]:
@@ -239,6 +250,8 @@ def references(settings: Settings) -> Iterator[tuple[Path, SecretReference]]:
         yield from _given(("state", "seal"), found)
     for name, grant in settings.grants.items():
         yield from _given(("grants", name), {"client_secret": grant.client_secret, "password": grant.password})
+        for target_name, target in grant.targets.items():
+            yield from _given(("grants", name, "targets", target_name), {"signing_key": target.signing_key})
     for name, vault in settings.vault.items():
         path = ("vault", name, "auth")
         auth = vault.auth
@@ -256,45 +269,3 @@ def _given(path: Path, found: Mapping[str, SecretReference | None]) -> Iterator[
     for key, reference in found.items():
         if reference is not None:
             yield (*path, key), reference
-
-
-def warnings(settings: Settings) -> Iterator[Problem]:
-    """What works but has a better way."""
-    for path, reference in references(settings):
-        if reference.kind == "literal":
-            name = f"{path[1]}.{path[-1]}"
-            yield Problem(
-                path,
-                "is written out where others may read it; "
-                f'better: {path[-1]} = {{ credential = "{name}" }} or {{ file = "/run/secrets/{name}" }}',
-            )
-    for _grant, path, target in targets(settings):
-        if target.place is not None and target.file_mode & 0o004:
-            yield Problem((*path, "mode"), 'lets everybody on this machine read the token; better: "0640" and a group')
-    yield from _too_slow(settings)
-    for name, provider in settings.providers.items():
-        if provider.token_url.startswith("http:") and not is_loopback(provider.token_url):
-            yield Problem(("providers", name, "token_url"), "is not encrypted: credentials and tokens travel in clear")
-        if provider.reuse is Reuse.KILLS_FAMILY and timedelta(0) < provider.grace <= provider.deadline:
-            yield Problem(
-                ("providers", name, "grace"),
-                f"is over when an answer that never comes is given up at providers.{name}.deadline, so the one "
-                "forgiven resend comes too late; make deadline shorter than grace",
-            )
-    for name, vault in settings.vault.items():
-        if vault.address.startswith("http:") and not is_loopback(vault.address):
-            yield Problem(("vault", name, "address"), "is not encrypted: tokens travel in clear text")
-
-
-def _too_slow(settings: Settings) -> Iterator[Problem]:
-    """A rate that keeps up with its grants, but could not catch up within a lifetime after an outage."""
-    counts = Counter(grant.provider for grant in settings.grants.values())
-    for name, provider in settings.providers.items():
-        least = 2 * counts[name] / (provider.default_lifetime.total_seconds() * provider.rotate_at)
-        if provider.limits.per_second < least:
-            lifetime, better = written(provider.default_lifetime), math.ceil(least * 10) / 10
-            yield Problem(
-                ("providers", name, "limits", "per_second"),
-                f"is slow for {counts[name]} grants with tokens of {lifetime}: after an outage they expire before "
-                f"their turn; better: {better:g} or more, if it is allowed",
-            )

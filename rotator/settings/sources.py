@@ -13,6 +13,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_settings import PydanticBaseSettingsSource
 
+from rotator.core import notices
 from rotator.settings import documents, official, shape
 from rotator.settings.models import Settings
 from rotator.settings.shape import Node, Path
@@ -47,7 +48,7 @@ def read_environment(environ: Mapping[str, str], known: Mapping[str, Any]) -> En
     are written. An empty variable counts as not set, as container tools leave them behind."""
     read = Environment()
     for variable in sorted(environ):
-        if not variable.startswith(PREFIX) or variable == CONFIG or _is_service_link(variable):
+        if not variable.startswith(PREFIX) or variable == CONFIG or _is_of_others(variable):
             continue
         path = _resolve(segments(variable), shape.tree(), known)
         if path is None:
@@ -62,7 +63,10 @@ def segments(variable: str) -> list[str]:
     return variable.removeprefix(PREFIX).split("__")
 
 
-def _is_service_link(variable: str) -> bool:
+def _is_of_others(variable: str) -> bool:
+    """Injected by a kubelet, or what the command of a hook was told by, where it runs rotator itself."""
+    if variable in notices.VARIABLES:
+        return True
     return _SERVICE_LINK.fullmatch(variable) is not None and "__" not in variable
 
 

@@ -2,22 +2,49 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from rotator.core.publication import Format
 from rotator.settings.parts import Part
-from rotator.settings.values import FileName, Mode, SecretName, TargetFile, Text, VaultTemplate
+from rotator.settings.values import (
+    AbsolutePath,
+    Argv,
+    FileName,
+    Mode,
+    Names,
+    Reference,
+    SecretName,
+    SignalName,
+    Span,
+    TargetFile,
+    Text,
+    Url,
+    VaultTemplate,
+)
 
 # A bundle as most applications want it; none of them can be a template, which stands beside the names.
 WholeFormat = Literal["raw", "json", "env", "header"]
 USUAL_FILES: dict[str, WholeFormat] = {"token": "raw", "token.json": "json", "header": "header"}
 
 
+# The longest that a hook may take, where nothing is said.
+HOOK_TIMEOUT = timedelta(seconds=10)
+
+
+class Signal(Part):
+    """Which process is told, and by which signal; names as in signal(7), without SIG."""
+
+    pid_file: AbsolutePath
+    name: SignalName = "HUP"
+
+
 class Target(Part):
-    """Where a generation is published: exactly one of ``file``, ``directory``, ``vault`` and ``secret``. ``kv`` is the
-    version of a Vault's engine, ``files`` gives each file of a directory its format."""
+    """Where a generation is published: exactly one of ``file``, ``directory``, ``vault`` and ``secret``, or what is
+    told of it (a hook): ``command``, ``signal`` or ``webhook``. ``kv`` is the version of a Vault's engine, ``files``
+    gives each file of a directory its format, ``after`` names the targets that a hook waits for."""
 
     file: TargetFile | None = None
     directory: TargetFile | None = None
@@ -31,11 +58,29 @@ class Target(Part):
     kv: Literal[1, 2] = 2
     fields: dict[Text, Text] = Field(default_factory=dict)
     max_versions: int | None = Field(default=None, ge=1, le=100)
+    command: Argv | None = None
+    signal: Signal | None = None
+    webhook: Url | None = None
+    after: Names | None = None
+    timeout: Span | None = None
+    signing_key: Reference | None = None
+    ca_file: AbsolutePath | None = None
+    allow_plain_http: bool = False
 
     @property
     def place(self) -> str | None:
         """The path of a target on this machine."""
         return self.file or self.directory
+
+    @property
+    def is_hook(self) -> bool:
+        """Whether it is told of a token instead of holding it."""
+        return self.command is not None or self.signal is not None or self.webhook is not None
+
+    @property
+    def patience(self) -> timedelta:
+        """The longest that a hook may take."""
+        return self.timeout or HOOK_TIMEOUT
 
     @property
     def bundled(self) -> dict[str, Format]:

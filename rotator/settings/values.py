@@ -37,6 +37,10 @@ _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*(ms|s|m|h|d)")
 _NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,6})?")
 _MODE = re.compile(r"0?[0-7]{3}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
+LONGEST_ARGV = 4096
+SIGNALS = ("HUP", "USR1", "USR2", "TERM", "INT", "WINCH", "CONT", "URG")
+
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")
 
 
@@ -155,6 +159,33 @@ def target_file(raw: str) -> str:
     return normal.replace("//", "/", 1) if normal.startswith("//") else normal
 
 
+def argv(raw: object) -> tuple[str, ...]:
+    """A command and its arguments, each a text of its own: no shell takes them apart."""
+    if not isinstance(raw, (list, tuple)) or not raw or not all(isinstance(one, str) for one in raw):
+        raise ValueError('must be a list of texts, such as ["/usr/bin/systemctl", "reload", "app"]')
+    if not raw[0].startswith("/"):
+        raise ValueError("must begin with the absolute path of a program; no PATH is searched and no shell is asked")
+    if any(_UNPRINTABLE.search(one) for one in raw) or sum(map(len, raw)) > LONGEST_ARGV:
+        raise ValueError(f"must hold no control characters and {LONGEST_ARGV} characters at most; write a script")
+    return tuple(raw)
+
+
+def names(raw: object) -> tuple[str, ...]:
+    """Names of targets: a list, or one text with commas (in the environment)."""
+    found = raw.split(",") if isinstance(raw, str) else raw
+    if not isinstance(found, (list, tuple)) or not all(isinstance(one, str) for one in found):
+        raise ValueError('must be a list of names of targets, such as ["app"]')
+    return tuple(one.strip() for one in found)
+
+
+def signal_name(raw: object) -> str:
+    """Signals that ask for something; those that end a process whatever it does are none to be told by."""
+    name = raw.upper().removeprefix("SIG") if isinstance(raw, str) else ""
+    if name not in SIGNALS:
+        raise ValueError(f"must be one of {', '.join(SIGNALS)}")
+    return name
+
+
 def reference(raw: object) -> SecretReference:
     """A secret itself, or a table with exactly one of the KINDS."""
     if isinstance(raw, SecretReference):
@@ -201,6 +232,10 @@ Text = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00-\x1f\x7f
 
 
 # Functions of our own: pydantic reads the signature of a serializer, and that of a built-in changed in CPython 3.13.
+def listed(texts: tuple[str, ...]) -> list[str]:
+    return list(texts)
+
+
 def octal(bits: int) -> str:
     return f"{bits:04o}"
 
@@ -216,6 +251,9 @@ TargetFile = Annotated[Text, AfterValidator(target_file)]
 VaultEntry = Annotated[VaultPath, PlainValidator(entries.vault_entry), PlainSerializer(entries.spelt)]
 VaultFolder = Annotated[VaultPath, PlainValidator(entries.vault_folder), PlainSerializer(entries.spelt)]
 VaultTemplate = Annotated[VaultPath, PlainValidator(entries.vault_template), PlainSerializer(entries.spelt)]
+Argv = Annotated[tuple[str, ...], PlainValidator(argv), PlainSerializer(listed)]
+Names = Annotated[tuple[str, ...], PlainValidator(names), PlainSerializer(listed)]
+SignalName = Annotated[str, PlainValidator(signal_name)]
 Reference = Annotated[SecretReference, PlainValidator(reference), PlainSerializer(shown)]
 Mount = Annotated[Text, AfterValidator(entries.mount)]
 # "[NAMESPACE/]NAME" as Kubernetes names them (RFC 1123).

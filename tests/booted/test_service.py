@@ -219,6 +219,48 @@ def test_a_consumer_that_cannot_look_is_told_by_a_path_unit(service: Service, ma
     until(lambda: heard in [e["MESSAGE"] for e in machine.journal(_SYSTEMD_UNIT="app.service")], "the reload of app")
 
 
+def test_a_command_and_a_signal_work_inside_the_units_sandbox(service: Service, machine: Machine, until: Until) -> None:
+    """Under the unit as it is: the command runs, is told, and has nothing of the service; systemd stays closed."""
+    machine.write(
+        "/usr/local/bin/hook",
+        "#!/bin/sh\nenv > $HOME/hook.env && cat /run/rotator/billing/token > $HOME/hook.read\n"
+        "systemctl restart app 2> $HOME/hook.systemctl\nexit 0\n",
+        0o755,
+    )
+    # A process of the same user as a unit of its own.
+    machine.write("/srv/nudged.sh", "trap 'echo nudged' HUP\necho $$ > $1\nwhile :; do sleep 0.1; done\n")
+    machine.write(
+        "/etc/systemd/system/app.service",
+        "[Service]\nUser=rotator\nRuntimeDirectory=app\nExecStart=/bin/sh /srv/nudged.sh /run/app/pid\n",
+    )
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "start", "app")
+    until(lambda: machine.succeeds("test", "-s", "/run/app/pid"), "the pid file")
+    hooks = (
+        'command = { command = ["/usr/local/bin/hook"] }, '
+        'nudge = { signal = { pid_file = "/run/app/pid", name = "HUP" } },'
+    )
+    service.configure(CONFIG.replace("targets = {", f"targets = {{ {hooks}"))
+    service.start()
+
+    def told() -> list[object]:
+        targets = service.health()["grants"]["billing"]["targets"]
+        return [targets[name]["generation"] for name in ("command", "nudge")]
+
+    until(lambda: told() == [1, 1], "both hooks")
+    home = machine.say("sh", "-c", "echo ~rotator")
+    environ = dict(line.split("=", 1) for line in machine.read(f"{home}/hook.env").splitlines())
+    assert set(environ) - {"PWD", "SHLVL", "_"} == {
+        "PATH", "LANG", "HOME", "ROTATOR_GRANT", "ROTATOR_TARGET", "ROTATOR_GENERATION", "ROTATOR_ISSUED_AT",
+        "ROTATOR_EXPIRES_AT", "ROTATOR_EXPIRES_AT_UNIX", "ROTATOR_ID",
+    }  # fmt: skip
+    assert machine.read(f"{home}/hook.read") == service.token, "its file was there before it"
+    assert machine.read(f"{home}/hook.systemctl"), "systemd takes no orders from it: that is what .path units are for"
+    until(lambda: "nudged" in [e["MESSAGE"] for e in machine.journal(_SYSTEMD_UNIT="app.service")], "the signal")
+    machine.run("rotator", "rotate", "--force", "billing")
+    until(lambda: told() == [2, 2], "both hooks again")
+
+
 def test_profiles_live_side_by_side(service: Service, machine: Machine) -> None:
     machine.run("mkdir", "-p", "/etc/rotator/shop/credentials", "/etc/rotator/shop/credentials.encrypted")
     machine.run("sh", "-c", "cp /etc/rotator/credentials/* /etc/rotator/shop/credentials/")

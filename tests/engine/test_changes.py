@@ -182,7 +182,7 @@ def test_a_second_stop_gives_up_deliveries_but_not_the_save() -> None:
 
 class _Stuck:
     def __init__(self, inner: world.MemoryPublisher, settle: object) -> None:
-        self.local, self.location = inner.local, inner.location
+        self.local, self.location, self.judged_by_mark = inner.local, inner.location, inner.judged_by_mark
         self.settle, self.remove = settle, inner.remove
 
 

@@ -90,7 +90,7 @@ def test_saved_before_published_before_told() -> None:
 
 class _Wrapped:
     def __init__(self, inner: world.MemoryPublisher, settle: object) -> None:
-        self.local, self.location = inner.local, inner.location
+        self.local, self.location, self.judged_by_mark = inner.local, inner.location, inner.judged_by_mark
         self.settle, self.remove = settle, inner.remove
 
 

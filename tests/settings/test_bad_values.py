@@ -202,12 +202,56 @@ BAD = [
         GRANT + 'budget = { apart = "24h" }',
         "rotator.toml:5: grants.billing.budget.apart must be shorter than budget.window",
     ),
+    # hooks
+    (
+        TARGET + 'command = "/usr/bin/app reload"',
+        "rotator.toml:6: grants.billing.targets.app.command must be a list of texts, "
+        'such as ["/usr/bin/systemctl", "reload", "app"]',
+    ),
+    (
+        TARGET + 'command = ["app", "reload"]',
+        "rotator.toml:6: grants.billing.targets.app.command must begin with the absolute path of a program; "
+        "no PATH is searched and no shell is asked",
+    ),
+    (
+        TARGET + 'command = ["/usr/bin/app", "a\\nb"]',
+        "rotator.toml:6: grants.billing.targets.app.command must hold no control characters and 4096 characters at "
+        "most; write a script",
+    ),
+    (
+        TARGET + 'signal = { pid_file = "/run/app.pid", name = "KILL" }',
+        "rotator.toml:6: grants.billing.targets.app.signal.name must be one of "
+        "HUP, USR1, USR2, TERM, INT, WINCH, CONT, URG",
+    ),
+    (
+        TARGET + 'command = ["/usr/bin/app"]\nmode = "0640"',
+        "rotator.toml:7: grants.billing.targets.app.mode is only for a file or directory target; remove it",
+    ),
+    (
+        TARGET + 'file = "a"\ntimeout = "10s"',
+        "rotator.toml:7: grants.billing.targets.app.timeout is only for a command or webhook target; remove it",
+    ),
+    (
+        TARGET + 'command = ["/usr/bin/app"]\nafter = ["file"]',
+        "rotator.toml:7: grants.billing.targets.app.after names no target that holds the token; there is none",
+    ),
+    (
+        TARGET + 'command = ["/usr/bin/app"]\nafter = "onn"\n[grants.billing.targets.on]\nfile = "a"',
+        "rotator.toml:7: grants.billing.targets.app.after names no target that holds the token; did you mean on?",
+    ),
+    (
+        TARGET + 'webhook = "http://hooks.example.com/"',
+        "rotator.toml:6: grants.billing.targets.app.webhook must be https; or set "
+        "grants.billing.targets.app.allow_plain_http = true on a trusted network",
+    ),
     # targets
-    (TARGET, "rotator.toml:5: grants.billing.targets.app must have exactly one of file, directory, vault, secret; "
+    (TARGET, "rotator.toml:5: grants.billing.targets.app must have exactly one of file, directory, vault, secret, "
+        "command, signal, webhook; "
         "it has none"),
     (
         TARGET + 'file = "a"\nvault = "secret/a"\n' + VAULT,
-        "rotator.toml:5: grants.billing.targets.app must have exactly one of file, directory, vault, secret; "
+        "rotator.toml:5: grants.billing.targets.app must have exactly one of file, directory, vault, secret, "
+        "command, signal, webhook; "
         "it has file and vault",
     ),
     (

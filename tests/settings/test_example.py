@@ -51,7 +51,8 @@ def test_the_example_loads_with_everything_uncommented(tmp_path: Path) -> None:
     path.write_text(uncommented())
     loaded = settings.load(path, {})
     assert loaded.warnings == ()
-    assert set(loaded.settings.grants["billing"].targets) == {"app", "bundle", "netrc", "cluster", "mirror"}
+    told = {"reload", "nudge", "audit"}
+    assert set(loaded.settings.grants["billing"].targets) == {"app", "bundle", "netrc", "cluster", "mirror"} | told
 
 
 def test_the_example_has_every_key_of_the_models() -> None:

@@ -38,6 +38,7 @@ class BundlePublisher:
     """
 
     local = True
+    judged_by_mark = False
 
     def __init__(
         self,

@@ -56,6 +56,7 @@ class FilePublisher:
     """
 
     local = True
+    judged_by_mark = False
 
     def __init__(
         self,

@@ -53,6 +53,16 @@ class HttpxClient:
             return HttpAnswer(Reach.NOTHING, failure="certificate", detail=str(wrong))
         return await transport.exchange(request, tls, self.profile.proxy, deadline=deadline, limit=limit)
 
+    async def knock(self, url: str, *, deadline: timedelta) -> HttpAnswer:
+        """Whether somebody is there who is trusted, without saying a word to him; directly, by no proxy."""
+        from rotator.drivers.http import transport
+
+        try:
+            tls = self._context()
+        except errors.Misconfigured as wrong:
+            return HttpAnswer(Reach.NOTHING, failure="certificate", detail=str(wrong))
+        return await transport.knock(url, tls, deadline=deadline)
+
     async def close(self) -> None:
         """Forget the TLS context; every connection ended with its request. Idempotent."""
         self._tls = None

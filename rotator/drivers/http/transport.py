@@ -73,6 +73,21 @@ async def exchange(
     return HttpAnswer(Reach.COMPLETE, progress.status, progress.headers, progress.body)
 
 
+async def knock(url: str, tls: ssl.SSLContext, *, deadline: timedelta) -> HttpAnswer:
+    """Connect, shake hands for TLS, and say nothing. ``failure`` is None where somebody is there."""
+    progress, place = Progress(), httpx.URL(url)
+    try:
+        async with patience.within(deadline):
+            _reader, writer = await StreamTransport(tls).connect(place, progress)
+            writer.transport.abort()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+    except (OSError, EOFError, ValueError) as error:
+        word, detail = failures.told(_cause(error), progress.stage, _place(place), deadline)
+        return HttpAnswer(progress.reach, failure=word, detail=detail)
+    return HttpAnswer(progress.reach)
+
+
 # What httpx raises before a byte of the request itself can have left; its tunnel refused counts among them.
 _NEVER_LEFT = (
     httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol,
@@ -171,7 +186,7 @@ class StreamTransport(httpx.AsyncBaseTransport):
         protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_LIMIT)
         # Serialised before anything is opened: what cannot be written down has surely not been sent.
         payload = await _serialised(protocol, request)
-        reader, writer = await self._open(request.url, progress)
+        reader, writer = await self.connect(request.url, progress)
         answer = _Answer(protocol, reader, writer)
         try:
             # Before the write, not after it: a byte handed to the kernel is a byte the server may have.
@@ -184,7 +199,8 @@ class StreamTransport(httpx.AsyncBaseTransport):
             raise
         return httpx.Response(head.status_code, headers=head.headers.raw_items(), stream=answer)
 
-    async def _open(self, url: httpx.URL, progress: Progress) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def connect(self, url: httpx.URL, progress: Progress) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection, with TLS where the URL says so. Raises OSError and EOFError as the socket gives them."""
         host = url.raw_host.decode("ascii")
         addresses = await dial.addresses(host, _port(url))
         progress.note(Reach.NOTHING, failures.Stage.CONNECT)

@@ -39,6 +39,7 @@ class Kv1Publisher:
     no generation, so that whatever else stands there is overwritten."""
 
     local = False
+    judged_by_mark = False
 
     def __init__(self, vault: Vault, mount: str, path: str, *, fields: Mapping[str, str] | None = None) -> None:
         self._vault = vault
