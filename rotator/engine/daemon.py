@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from rotator.core import events, health, lifecycle
-from rotator.core.errors import BadUsage, RotatorError, Transient, Unavailable
-from rotator.core.grants import Kind
+from rotator.core.errors import BadUsage, Doubtful, Misconfigured, Refused, RotatorError, Transient, Unavailable
+from rotator.core.grants import Kind, OutcomeClass
 from rotator.core.health import Startup
 from rotator.core.ports import Clock, Dice, Face, Roster, Store, Supervisor, Watcher
+from rotator.core.publication import rfc3339
 from rotator.core.tokens import Secret
-from rotator.engine import rotation
 from rotator.engine.bus import Bus
 from rotator.engine.crew import shielded
-from rotator.engine.rotation import Tools, Wish
+from rotator.engine.rotation import Result, Tools, Wish
 from rotator.engine.scheduler import Scheduler, Timing
 
 FIRST_PASS = timedelta(seconds=1)
@@ -163,7 +163,8 @@ class Daemon:
         except TimeoutError:
             now = parts.clock.now()
             reason = f"no answer within {events.brief(parts.timing.sweep_every)}"
-            parts.bus.tell(events.StoreTroubled(at=now, reason=reason, doing="the sweep could not ask the store"))
+            doing = "the sweep could not ask the store"
+            parts.bus.tell(events.StoreTroubled(at=now, reason=reason, doing=doing, sweep=True))
         except Exception as error:  # noqa: BLE001 (exchanges in flight and published tokens outlive a defect here)
             self._tell_defect("sweeping", error)
         else:
@@ -289,7 +290,7 @@ class Daemon:
     async def _ask(self, name: str, wish: Wish, adopted: lifecycle.Adopted | None = None) -> dict[str, object]:
         scheduler = self._open()
         result = await scheduler.ask(name, wish, adopted)
-        error = rotation.as_error(result)
+        error = _as_error(result)
         if error is not None:
             raise error
         # A target that keeps silent is shown as it is.
@@ -360,3 +361,24 @@ class Daemon:
         if self._scheduler is None:
             raise Transient("the daemon is stopping", mend="try again once it runs")
         return self._scheduler
+
+
+def _as_error(result: Result) -> RotatorError | None:
+    """What a person who asked for this rotation is told, as an error of the tree; None where it was granted."""
+    outcome = result.outcome
+    if outcome is None:
+        if result.exchanged:
+            return None
+        name, why, latch = result.grant.name, result.why or "nothing was due", result.grant.latch
+        if latch is not None:
+            return Refused(f"{name}: {why}", mend=latch.mend)
+        later = f"try again after {rfc3339(result.until)}, or " if result.until is not None else ""
+        return Transient(f"{name}: nothing was sent: {why}", mend=f"{later}run `rotator rotate --force {name}`")
+    kinds: dict[OutcomeClass, type[RotatorError]] = {
+        OutcomeClass.REFRESH_DEAD: Refused,
+        OutcomeClass.REFUSED: Refused,
+        OutcomeClass.MISCONFIGURED: Misconfigured,
+        OutcomeClass.DOUBTFUL: Doubtful,
+    }
+    error = kinds.get(outcome.cls, Transient)
+    return error(f"{result.grant.name}: {outcome.cls.value}: {outcome.message}", mend=outcome.mend)

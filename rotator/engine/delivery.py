@@ -24,11 +24,12 @@ RETRY = policy.Rules(backoff_base=timedelta(seconds=1), backoff_cap=timedelta(se
 
 @dataclass(slots=True)
 class _Round:
-    """The targets of one grant, and the grant as it was last saved."""
+    """The targets of one grant, and the grant as it was last saved; ``answered``: see `rotation.Saved`."""
 
     enrolment: Enrolment
     grant: Grant
     posts: dict[str, Post]
+    answered: timedelta | None = None
 
 
 class Courier:
@@ -87,9 +88,11 @@ class Courier:
         if one is not None and target in one.posts and not one.posts[target].rests:
             self._start(name, target)
 
-    def saved(self, grant: Grant) -> None:
-        """A grant that is served here became durable: publish it now."""
+    def saved(self, grant: Grant, answered: timedelta | None = None) -> None:
+        """A grant that is served here became durable: publish it now. ``answered``: see `rotation.Saved`."""
         one = self._rounds[grant.name]
+        if grant.access is not one.grant.access:
+            one.answered = answered
         one.grant = grant
         for target, post in one.posts.items():
             if not post.holds(grant):
@@ -147,7 +150,9 @@ class Courier:
         """Settle one target until it holds what is saved *now*: a rotation may have ended meanwhile."""
         while (one := self._rounds.get(name)) is not None and target in one.posts:
             grant, publisher = one.grant, one.enrolment.targets[target]
-            post = await deliver(grant, target, publisher, one.posts[target], self._tools, self._verify_every)
+            post = await deliver(
+                grant, target, publisher, one.posts[target], self._tools, self._verify_every, one.answered
+            )
             now = self._rounds.get(name)
             if now is None or now.enrolment.targets.get(target) is not publisher:
                 # A reload came between: once more, with the publisher that counts now.
@@ -212,10 +217,12 @@ class Courier:
 
 
 async def deliver(
-    grant: Grant, target: str, publisher: Publisher, post: Post, tools: Tools, verify_every: timedelta
-) -> Post:
+    grant: Grant, target: str, publisher: Publisher, post: Post, tools: Tools, verify_every: timedelta,
+    answered: timedelta | None = None,
+) -> Post:  # fmt: skip
     """Settle one target and say what is known of it now. Never raises for the target or the store."""
-    now = tools.clock.now()
+    began = tools.clock.moment()
+    now = began.now
     access = grant.access
     if access is None or grant.unproven or not access.is_valid(now):
         # Nothing that may be published: what stands there stays until it really expires.
@@ -224,7 +231,8 @@ async def deliver(
         settled = await publisher.settle(Publication(grant.name, grant.lineage, access), now)
     except Exception as error:  # noqa: BLE001 (a publisher's defect is told and retried like a failure)
         return _failed(grant, target, post, error, tools, verify_every)
-    now = tools.clock.now()
+    ended = tools.clock.moment()
+    now = ended.now
     if settled.found is Found.AHEAD:
         return replace(post, ahead=settled, trouble="holds a newer generation", look_at=now + verify_every)
     repairs, found = 0, settled.found
@@ -233,8 +241,14 @@ async def deliver(
         found = Found.OLDER
     if found is not Found.CURRENT:
         repairs = post.repairs + 1 if post.holds(grant) else 0
-        kind = events.Repaired if repairs else events.Delivered
-        tools.bus.tell(kind(at=now, grant=grant.name, target=target, generation=access.generation, found=found.value))
+        told = events.Repaired if repairs else events.Delivered
+        tools.bus.tell(
+            told(
+                at=now, grant=grant.name, target=target, generation=access.generation, found=found.value,
+                kind=publisher.location.partition(":")[0], took=ended.boottime - began.boottime,
+                since_answer=None if answered is None else ended.boottime - answered,
+            )
+        )  # fmt: skip
     recorded = post.recorded and post.holds(grant) and found is Found.CURRENT
     return Post(
         now + (policy.backoff(repairs, RETRY, tools.dice.chance()) if repairs else verify_every),
@@ -255,9 +269,8 @@ def _failed(grant: Grant, target: str, post: Post, error: Exception, tools: Tool
     # A target that answers again is right again within the time that every other one is looked at.
     retry_at = now + min(pause, verify_every)
     reason = _reason(error)
-    if reason != post.trouble:
-        told = events.DeliveryFailed(at=now, grant=grant.name, target=target, reason=reason, retry_at=retry_at)
-        tools.bus.tell(told)
+    kind = events.DeliveryStillFailing if reason == post.trouble else events.DeliveryFailed
+    tools.bus.tell(kind(at=now, grant=grant.name, target=target, reason=reason, retry_at=retry_at))
     return replace(post, trouble=reason, failures=failures, look_at=retry_at)
 
 

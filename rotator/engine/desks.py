@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from rotator.core import health, lifecycle
 from rotator.core.errors import BadUsage
@@ -109,14 +109,14 @@ class Desks:
         self.strangers = len(stored.keys() - desks.keys())
         self._courier.take_over((desk.enrolment, desk.grant) for desk in desks.values())
 
-    def saved(self, grant: Grant) -> None:
+    def saved(self, grant: Grant, answered: timedelta | None = None) -> None:
         """A grant became durable: publish first, everything else after. One that was in flight when its identity was
         changed by a reload is none of ours any more."""
         desk = self._desks.get(grant.name)
         if desk is not None and desk.grant.identity == grant.identity:
             desk.grant = grant
             self.mind(desk)
-            self._courier.saved(grant)
+            self._courier.saved(grant, answered)
 
     def look_again(self, now: datetime) -> None:
         """Wall time was set: no time that was planned by it holds any more."""

@@ -124,7 +124,7 @@ class Scheduler:
                 upcoming = await self._look(now)
             except RotatorError as error:
                 doing = "the sweep could not ask the store"
-                tools.bus.tell(events.StoreTroubled(at=now, reason=str(error), doing=doing))
+                tools.bus.tell(events.StoreTroubled(at=now, reason=str(error), doing=doing, sweep=True))
                 return False
         self._turns.let_in()
         if alarm:

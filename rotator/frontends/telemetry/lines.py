@@ -10,6 +10,7 @@ from collections.abc import Hashable
 from datetime import datetime, timedelta
 from typing import TextIO
 
+from rotator.core import events
 from rotator.core.events import Event, Level
 from rotator.frontends.telemetry import forms
 from rotator.frontends.telemetry.forms import Fields, Form
@@ -55,7 +56,9 @@ class LogListener:
             for field in dataclasses.fields(event)
             if field.name != "at"
         }
-        timeless = (value for value in fields.values() if not isinstance(value, datetime))
+        timeless = (
+            value for field, value in fields.items() if not isinstance(value, datetime) and field not in events.MEASURED
+        )
         self.write(event.level, event.name, event.sentence, event.at, fields, (event.name, *timeless))
 
     def write(self, level: Level, name: str, message: str, at: datetime, fields: Fields, key: Hashable) -> None:
