@@ -536,6 +536,7 @@ class DeliveryFailed(TargetEvent):
     level = Level.ERROR
     reason: str
     retry_at: datetime
+    kind: str | None = None
 
     @property
     def sentence(self) -> str:

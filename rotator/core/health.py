@@ -65,6 +65,11 @@ class GrantHealth:
     targets: tuple[TargetHealth, ...]
     published: bool
     rests: bool = False
+    # For those who reckon: how often in a row it failed, when the provider last gave tokens, when (by its
+    # `refresh_lifetime`) the refresh token ends.
+    failures: int = 0
+    refreshed_at: datetime | None = None
+    refresh_ends_at: datetime | None = None
 
     @property
     def decided(self) -> bool:
@@ -73,11 +78,23 @@ class GrantHealth:
 
 
 @dataclass(frozen=True, slots=True)
+class ProviderHealth:
+    """What the grants of one provider share: how many wait for their turn and are at work, and whether it is asked by
+    one at a time because it gave many no answer."""
+
+    name: str
+    waiting: int
+    in_flight: int
+    breaker_open: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     """The whole snapshot at ``at``."""
 
     at: datetime
     grants: tuple[GrantHealth, ...]
+    providers: tuple[ProviderHealth, ...] = ()
 
     def settled(self, require: Startup) -> bool:
         """Whether READY=1 may be said under ``startup.require``."""
@@ -109,9 +126,10 @@ class Health:
 
 
 def examine(
-    grant: Grant, provider: str, budget: Budget | None, targets: Sequence[TargetHealth], now: datetime
-) -> GrantHealth:
-    """Judge one grant. ``budget`` None where no password is configured."""
+    grant: Grant, provider: str, budget: Budget | None, targets: Sequence[TargetHealth], now: datetime,
+    *, refresh_lifetime: timedelta | None = None,
+) -> GrantHealth:  # fmt: skip
+    """Judge one grant. ``budget`` None where no password is configured, ``refresh_lifetime`` where none is known."""
     state, reason = _state(grant, now)
     valid = grant.holds_valid(now) and not grant.unproven
     generation = grant.access.generation if grant.access is not None else None
@@ -132,6 +150,11 @@ def examine(
         targets=tuple(targets),
         published=valid and not behind,
         rests=not valid and grant.due_at is not None and grant.due_at - now > LONG_REST,
+        failures=0 if grant.trouble is None else grant.trouble.count,
+        refreshed_at=grant.refreshed_at,
+        refresh_ends_at=None
+        if grant.refresh is None or grant.refreshed_at is None or refresh_lifetime is None
+        else grant.refreshed_at + refresh_lifetime,
     )
 
 

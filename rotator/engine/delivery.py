@@ -221,18 +221,15 @@ async def deliver(
     answered: timedelta | None = None,
 ) -> Post:  # fmt: skip
     """Settle one target and say what is known of it now. Never raises for the target or the store."""
-    began = tools.clock.moment()
-    now = began.now
-    access = grant.access
+    access, now = grant.access, (began := tools.clock.moment()).now
     if access is None or grant.unproven or not access.is_valid(now):
         # Nothing that may be published: what stands there stays until it really expires.
         return replace(post, look_at=now + verify_every)
     try:
         settled = await publisher.settle(Publication(grant.name, grant.lineage, access), now)
     except Exception as error:  # noqa: BLE001 (a publisher's defect is told and retried like a failure)
-        return _failed(grant, target, post, error, tools, verify_every)
-    ended = tools.clock.moment()
-    now = ended.now
+        return _failed(grant, target, publisher, post, error, tools, verify_every)
+    now = (ended := tools.clock.moment()).now
     if settled.found is Found.AHEAD:
         return replace(post, ahead=settled, trouble="holds a newer generation", look_at=now + verify_every)
     repairs, found = 0, settled.found
@@ -259,7 +256,9 @@ async def deliver(
     )
 
 
-def _failed(grant: Grant, target: str, post: Post, error: Exception, tools: Tools, verify_every: timedelta) -> Post:
+def _failed(
+    grant: Grant, target: str, publisher: Publisher, post: Post, error: Exception, tools: Tools, verify_every: timedelta
+) -> Post:
     now = tools.clock.now()
     failures = post.failures + 1
     pause = policy.backoff(failures, RETRY, tools.dice.chance())
@@ -269,8 +268,9 @@ def _failed(grant: Grant, target: str, post: Post, error: Exception, tools: Tool
     # A target that answers again is right again within the time that every other one is looked at.
     retry_at = now + min(pause, verify_every)
     reason = _reason(error)
-    kind = events.DeliveryStillFailing if reason == post.trouble else events.DeliveryFailed
-    tools.bus.tell(kind(at=now, grant=grant.name, target=target, reason=reason, retry_at=retry_at))
+    told = events.DeliveryStillFailing if reason == post.trouble else events.DeliveryFailed
+    kind = publisher.location.partition(":")[0]
+    tools.bus.tell(told(at=now, grant=grant.name, target=target, reason=reason, retry_at=retry_at, kind=kind))
     return replace(post, trouble=reason, failures=failures, look_at=retry_at)
 
 

@@ -153,4 +153,7 @@ class Desks:
         desk = self._desks[name]
         rules = desk.enrolment.rules
         budget = rules.budget if rules.password else None
-        return health.examine(desk.grant, desk.enrolment.provider, budget, self._courier.health(name), now)
+        return health.examine(
+            desk.grant, desk.enrolment.provider, budget, self._courier.health(name), now,
+            refresh_lifetime=rules.refresh_lifetime,
+        )  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
@@ -222,7 +222,7 @@ class Scheduler:
 
     def examine(self) -> health.Health:
         """The snapshot that everything shown is made of."""
-        return self._desks.examine()
+        return replace(self._desks.examine(), providers=self._turns.gates())
 
     def all_decided(self) -> bool:
         """Whether every grant was decided at least once since it was enrolled, and `examine` is worth its cost."""

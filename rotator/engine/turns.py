@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
-from rotator.core import events, lifecycle, policy, pressure
+from rotator.core import events, health, lifecycle, policy, pressure
 from rotator.core.errors import Overtaken, RotatorError, Transient
 from rotator.core.grants import Grant
 from rotator.core.policy import Moment
@@ -46,6 +46,13 @@ class Turns:
     def waiting(self) -> int:
         """How many stand in line, at all gates."""
         return self._gates.waiting
+
+    def gates(self) -> tuple[health.ProviderHealth, ...]:
+        """How the gates stand, for the snapshot."""
+        return tuple(
+            health.ProviderHealth(gate.provider, gate.waiting, gate.inside, gate.breaker.is_open)
+            for gate in self._gates
+        )
 
     def wait(self, desk: Desk, moment: Moment) -> None:
         """Stand in line, or move to where this grant belongs by now."""
