@@ -85,6 +85,12 @@ class Timing(Part):
     follow_every: Span = timedelta(milliseconds=500)
 
 
+class Metrics(Part):
+    """Up to so many grants each has series of its own on the metrics page; beyond, only those that are not well."""
+
+    per_grant_up_to: int = Field(default=1000, ge=0, le=100_000)
+
+
 class Limits(Part):
     """What the provider bears from this client: exchanges in flight, and exchanges started in a second.
 
@@ -252,6 +258,7 @@ class Settings(BaseSettings):
     startup: Startup = Field(default_factory=Startup)
     log: Log = Field(default_factory=Log)
     timing: Timing = Field(default_factory=Timing)
+    metrics: Metrics = Field(default_factory=Metrics)
     providers: dict[ProviderName, Provider] = Field(default_factory=dict)
     grants: dict[Name, Grant] = Field(default_factory=dict)
     vault: dict[Name, Vault] = Field(default_factory=dict)
