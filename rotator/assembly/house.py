@@ -17,7 +17,7 @@ from rotator.assembly.inputs import Inputs
 from rotator.assembly.plan import Plan
 from rotator.assembly.roster import ConfiguredRoster
 from rotator.core import events
-from rotator.core.health import Startup
+from rotator.core.health import Margin, Startup
 from rotator.core.ports import Face, Roster
 from rotator.drivers import clock, watch
 from rotator.engine.bus import Bus
@@ -28,6 +28,7 @@ from rotator.frontends import systemd, telemetry
 if TYPE_CHECKING:
     from rotator.assembly.discovery import Discovery
     from rotator.frontends.control import Client
+    from rotator.settings import Settings
 
 CONTROL = "control"
 
@@ -84,12 +85,9 @@ def build(plan: Plan, *, log_level: str | None = None) -> Built:
             roster=ConfiguredRoster(plan, system_clock, store.key, discovered(plan)),
             watcher=watch.InotifyWatcher(),
             supervisor=systemd.Notifier(plan.environ, os.getpid(), clock.monotonic_usec),
-            timing=Timing(
-                sweep_every=settings.timing.sweep_every,
-                verify_every=settings.timing.verify_every,
-                follow_every=settings.timing.follow_every,
-            ),
+            timing=_timing(settings),
             require=Startup(settings.startup.require),
+            margin=Margin(least=settings.readiness.least, enough=settings.readiness.enough),
             reread=reread,
             warnings=plan.warnings,
         )
@@ -100,7 +98,15 @@ def build(plan: Plan, *, log_level: str | None = None) -> Built:
 
     control = _LateControl(control_path(plan), daemon, on_defect)
     inputs = Inputs(plan, daemon.look_at_secrets)
-    return Built(daemon, (control, inputs, _Logout(lambda: discovery)), log, level)
+    faces: list[Face] = [control, inputs, _Logout(lambda: discovery), *_pages(plan, daemon, on_defect)]
+    return Built(daemon, tuple(faces), log, level)
+
+
+def _timing(settings: Settings) -> Timing:
+    timing = settings.timing
+    return Timing(
+        sweep_every=timing.sweep_every, verify_every=timing.verify_every, follow_every=timing.follow_every
+    )  # fmt: skip
 
 
 def _log(plan: Plan, level: events.Level) -> telemetry.LogListener:
@@ -111,6 +117,14 @@ def _log(plan: Plan, level: events.Level) -> telemetry.LogListener:
         colour=telemetry.is_colourful(sys.stderr, plan.environ),
         journal=telemetry.Journal(),
     )
+
+
+def _pages(plan: Plan, daemon: Daemon, on_defect: Callable[[str, Exception], None]) -> tuple[Face, ...]:
+    if plan.settings.http.address is None:
+        return ()
+    from rotator.assembly import pages
+
+    return (pages.face(plan, daemon, on_defect),)
 
 
 class _Logout:

@@ -16,7 +16,8 @@ from rotator.core.publication import Settled
 class Post:
     """What we know of one target: ``generation`` is what stands there (None: not known to be ours), ``look_at``
     when to settle it next, ``trouble`` why it is not right. ``ahead`` is set where it holds a newer generation than
-    our store. ``repairs`` counts how often in a row it was found changed by somebody else."""
+    our store. ``repairs`` counts how often in a row it was found changed by somebody else. ``valid_until`` is about the
+    token that was last seen there; None where nobody can say."""
 
     look_at: datetime
     generation: int | None = None
@@ -26,12 +27,19 @@ class Post:
     repairs: int = 0
     ahead: Settled | None = None
     recorded: bool = False
+    valid_until: datetime | None = None
 
     @property
     def rests(self) -> bool:
         """Whether it has a retry of its own, so that a touch is no reason to hurry: its folder may be what is being
         mended, and with somebody who changes it whenever we do it would be an endless race."""
         return self.failures > 0 or self.repairs > 0
+
+    def differs(self, other: Post) -> bool:
+        """Whether it is to be shown differently."""
+        return (self.generation, self.lineage, self.trouble, self.valid_until) != (
+            other.generation, other.lineage, other.trouble, other.valid_until,
+        )  # fmt: skip
 
     def holds(self, grant: Grant) -> bool:
         access = grant.access

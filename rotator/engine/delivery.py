@@ -57,6 +57,8 @@ class Courier:
         self._places: frozenset[str] = frozenset()
         self._orphans_at: datetime | None = None
         self._stuck: dict[tuple[str, str], str] = {}
+        # Grants whose targets stand differently since somebody last took note.
+        self.changed: set[str] = set()
 
     def take_over(self, work: Iterable[tuple[Enrolment, Grant]]) -> None:
         """Serve these enrolments from now on; what is known of unchanged ones is kept."""
@@ -136,6 +138,8 @@ class Courier:
                 one.enrolment.targets[target].location,
                 post.generation if post.holds(one.grant) else None,
                 post.trouble,
+                post.valid_until,
+                target not in one.enrolment.optional,
             )
             for target, post in one.posts.items()
         ]
@@ -152,7 +156,10 @@ class Courier:
             if now is None or now.enrolment.targets.get(target) is not publisher:
                 # A reload came between: once more, with the publisher that counts now.
                 continue
-            now.posts[target] = noted = replace(post, ahead=None)
+            noted = replace(post, ahead=None)
+            if noted.differs(now.posts[target]):
+                self.changed.add(name)
+            now.posts[target] = noted
             self._plan(name, target, noted)
             if now.grant.access is not grant.access:
                 continue
@@ -223,10 +230,14 @@ async def deliver(
     try:
         settled = await publisher.settle(Publication(grant.name, grant.lineage, access), now)
     except Exception as error:  # noqa: BLE001 (a publisher's defect is told and retried like a failure)
+        if publisher.local and post.holds(grant):
+            # What is right is only read: somebody took it away or altered it, and it cannot be put right.
+            post = replace(post, valid_until=None)
         return _failed(grant, target, post, error, tools, verify_every)
     now = tools.clock.now()
     if settled.found is Found.AHEAD:
-        return replace(post, ahead=settled, trouble="holds a newer generation", look_at=now + verify_every)
+        post = replace(post, ahead=settled, trouble="holds a newer generation", valid_until=settled.expires_at)
+        return replace(post, look_at=now + verify_every)
     repairs, found = 0, settled.found
     if found is Found.ALTERED and post.lineage == grant.lineage and not post.holds(grant):
         # A raw file tells no generation; we know which one we left there, and that it is not tampering.
@@ -242,6 +253,7 @@ async def deliver(
         grant.lineage,
         repairs=repairs,
         recorded=recorded or await _record(grant, target, publisher, settled, tools),
+        valid_until=access.expires_at,
     )
 
 
