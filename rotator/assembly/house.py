@@ -17,7 +17,7 @@ from rotator.assembly.inputs import Inputs
 from rotator.assembly.plan import Plan
 from rotator.assembly.roster import ConfiguredRoster
 from rotator.core import events
-from rotator.core.health import Startup
+from rotator.core.health import Margin, Startup
 from rotator.core.ports import Face, Roster
 from rotator.drivers import clock, watch
 from rotator.engine.bus import Bus
@@ -28,6 +28,7 @@ from rotator.frontends import systemd, telemetry
 if TYPE_CHECKING:
     from rotator.assembly.discovery import Discovery
     from rotator.frontends.control import Client
+    from rotator.settings import Settings
 
 CONTROL = "control"
 
@@ -45,6 +46,8 @@ class Built:
 def build(plan: Plan, *, log_level: str | None = None) -> Built:
     """Every object of one run. Nothing is opened yet; call it inside the event loop."""
     system_clock, dice = clock.SystemClock(), clock.SystemDice()
+    if plan.settings.http.address is not None:
+        plan = replace(plan, tallies={})
     states.make_folder(plan)
     store = states.store(plan, system_clock, dice)
     bus = Bus(system_clock.now)
@@ -54,7 +57,7 @@ def build(plan: Plan, *, log_level: str | None = None) -> Built:
     bus.join("log", log)
 
     async def reread() -> Roster:
-        fresh = replace(plans.read(plan.config, plan.environ), unwrapped=plan.unwrapped)
+        fresh = replace(plans.read(plan.config, plan.environ), unwrapped=plan.unwrapped, tallies=plan.tallies)
         inputs.use(fresh)
         return ConfiguredRoster(fresh, system_clock, store.key, discovered(fresh))
 
@@ -74,6 +77,7 @@ def build(plan: Plan, *, log_level: str | None = None) -> Built:
     def warn(text: str) -> None:
         bus.tell(events.Warned(at=system_clock.now(), text=text))
 
+    supervisor = systemd.Notifier(plan.environ, os.getpid(), clock.monotonic_usec)
     daemon = Daemon(
         Parts(
             version=rotator.__version__,
@@ -83,13 +87,10 @@ def build(plan: Plan, *, log_level: str | None = None) -> Built:
             bus=bus,
             roster=ConfiguredRoster(plan, system_clock, store.key, discovered(plan)),
             watcher=watch.InotifyWatcher(),
-            supervisor=systemd.Notifier(plan.environ, os.getpid(), clock.monotonic_usec),
-            timing=Timing(
-                sweep_every=settings.timing.sweep_every,
-                verify_every=settings.timing.verify_every,
-                follow_every=settings.timing.follow_every,
-            ),
+            supervisor=supervisor,
+            timing=_timing(settings),
             require=Startup(settings.startup.require),
+            margin=Margin(least=settings.readiness.least, enough=settings.readiness.enough),
             reread=reread,
             warnings=plan.warnings,
         )
@@ -100,7 +101,22 @@ def build(plan: Plan, *, log_level: str | None = None) -> Built:
 
     control = _LateControl(control_path(plan), daemon, on_defect)
     inputs = Inputs(plan, daemon.look_at_secrets)
-    return Built(daemon, (control, inputs, _Logout(lambda: discovery)), log, level)
+    faces: list[Face] = [control, inputs, _Logout(lambda: discovery)]
+    if settings.http.address is not None:
+        from rotator.assembly import pages
+
+        told = pages.Told(system_clock, bus, supervisor)
+        pages_face = pages.face(plan, daemon, on_defect, told)
+        bus.join("metrics", pages_face)
+        faces.append(pages_face)
+    return Built(daemon, tuple(faces), log, level)
+
+
+def _timing(settings: Settings) -> Timing:
+    timing = settings.timing
+    return Timing(
+        sweep_every=timing.sweep_every, verify_every=timing.verify_every, follow_every=timing.follow_every
+    )  # fmt: skip
 
 
 def _log(plan: Plan, level: events.Level) -> telemetry.LogListener:

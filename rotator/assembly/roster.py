@@ -120,6 +120,7 @@ class ConfiguredRoster:
                 elsewhere=self._read_vault,
             ),
             targets={target: self._publisher(one, name, grant.provider) for target, one in grant.targets.items()},
+            optional=frozenset(target for target, one in grant.targets.items() if not one.required),
             limits=limits(provider),
             fingerprint=described,
         )

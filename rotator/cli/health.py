@@ -6,13 +6,15 @@ import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rotator.core.errors import Unavailable
 from rotator.frontends.control import Client
 
 
 def health(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """0 where every grant is published (with --live: where the daemon answers), else 69."""
+    """0 where the daemon is ready as /readyz means it (--live: alive as /livez, --started: started as /startupz), else
+    69."""
     client = _nearest(environ) if arguments.config is None else None
     if client is None:
         # Where the state lies is for the configuration to say; reading that costs a quarter of a second.
@@ -20,10 +22,19 @@ def health(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
         client = assembly.client(assembly.read(arguments.config, environ, check=False))
     document = client.health()
-    grants = document["grants"]
-    published = sum(bool(grant["published"]) for grant in grants.values())
-    print(f"{published}/{len(grants)} grants published", file=sys.stderr)
-    return 0 if arguments.live or document["published"] else Unavailable.exit_code
+    asked = "alive" if arguments.live else "started" if arguments.started else "ready"
+    passed = bool(document[asked])
+    print(f"{asked if passed else f'not {asked}'}: {document['line']}", file=sys.stderr)
+    if asked == "ready" and not passed:
+        for line in _unready(document["grants"]):
+            print(line, file=sys.stderr)
+    return 0 if passed else Unavailable.exit_code
+
+
+def _unready(grants: Mapping[str, Any]) -> list[str]:
+    """In the words of /readyz; a screen full of them at most."""
+    lines = [f"[-]{name} failed: {grant['unready']}" for name, grant in sorted(grants.items()) if grant["unready"]]
+    return lines if len(lines) <= 20 else [*lines[:20], f"and {len(lines) - 20} more"]
 
 
 def _nearest(environ: Mapping[str, str]) -> Client | None:

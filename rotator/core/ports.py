@@ -312,8 +312,8 @@ class Enrolment:
     """One grant as configured, made of objects: what the engine works with.
 
     ``identity`` is (provider's URL, client id, username): other tokens do not fit it. ``limits`` are those of the
-    provider, the same for all its grants. ``fingerprint`` changes with anything configured, so that a reload can tell
-    what changed.
+    provider, the same for all its grants. Readiness and start do not wait for ``optional`` targets. ``fingerprint``
+    changes with anything configured, so that a reload can tell what changed.
     """
 
     name: str
@@ -323,6 +323,7 @@ class Enrolment:
     endpoint: TokenEndpoint
     credentials: CredentialSource
     targets: Mapping[str, Publisher]
+    optional: frozenset[str] = frozenset()
     limits: Limits = field(default_factory=Limits)
     fingerprint: str = ""
 

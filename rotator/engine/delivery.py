@@ -15,6 +15,7 @@ from rotator.core.errors import Misconfigured, RotatorError, Transient
 from rotator.core.grants import Grant
 from rotator.core.ports import Delivery, Enrolment, Publisher, Roster, Watcher
 from rotator.core.publication import Found, Publication, Settled
+from rotator.engine import agenda
 from rotator.engine.agenda import Agenda, Post
 from rotator.engine.crew import Crew
 from rotator.engine.rotation import Tools
@@ -58,6 +59,8 @@ class Courier:
         self._places: frozenset[str] = frozenset()
         self._orphans_at: datetime | None = None
         self._stuck: dict[tuple[str, str], str] = {}
+        # Grants whose targets stand differently since somebody last took note.
+        self.changed: set[str] = set()
 
     def take_over(self, work: Iterable[tuple[Enrolment, Grant]]) -> None:
         """Serve these enrolments from now on; what is known of unchanged ones is kept."""
@@ -139,6 +142,8 @@ class Courier:
                 one.enrolment.targets[target].location,
                 post.generation if post.holds(one.grant) else None,
                 post.trouble,
+                post.valid_until,
+                target not in one.enrolment.optional,
             )
             for target, post in one.posts.items()
         ]
@@ -157,7 +162,10 @@ class Courier:
             if now is None or now.enrolment.targets.get(target) is not publisher:
                 # A reload came between: once more, with the publisher that counts now.
                 continue
-            now.posts[target] = noted = replace(post, ahead=None)
+            noted = replace(post, ahead=None)
+            if noted.differs(now.posts[target]):
+                self.changed.add(name)
+            now.posts[target] = noted
             self._plan(name, target, noted)
             if now.grant.access is not grant.access:
                 continue
@@ -228,10 +236,14 @@ async def deliver(
     try:
         settled = await publisher.settle(Publication(grant.name, grant.lineage, access), now)
     except Exception as error:  # noqa: BLE001 (a publisher's defect is told and retried like a failure)
+        if publisher.local and post.holds(grant):
+            # What is right is only read: somebody took it away or altered it, and it cannot be put right.
+            post = replace(post, valid_until=None)
         return _failed(grant, target, publisher, post, error, tools, verify_every)
     now = (ended := tools.clock.moment()).now
     if settled.found is Found.AHEAD:
-        return replace(post, ahead=settled, trouble="holds a newer generation", look_at=now + verify_every)
+        post = replace(post, ahead=settled, trouble="holds a newer generation", valid_until=settled.expires_at)
+        return replace(post, look_at=now + verify_every)
     repairs, found = 0, settled.found
     if found is Found.ALTERED and post.lineage == grant.lineage and not post.holds(grant):
         # A raw file tells no generation; we know which one we left there, and that it is not tampering.
@@ -252,7 +264,8 @@ async def deliver(
         access.generation,
         grant.lineage,
         repairs=repairs,
-        recorded=recorded or await _record(grant, target, publisher, settled, tools),
+        recorded=recorded or await agenda.record(grant, target, publisher, settled, tools.store),
+        valid_until=access.expires_at,
     )
 
 
@@ -277,24 +290,3 @@ def _failed(
 def _reason(error: Exception) -> str:
     # The text of a foreign exception may hold anything, the token included.
     return str(error) if isinstance(error, RotatorError) else f"a defect, {type(error).__name__}; please report it"
-
-
-async def _record(grant: Grant, target: str, publisher: Publisher, settled: Settled, tools: Tools) -> bool:
-    """Remember where the token stands, so that it can be taken away once nobody configures it any more.
-
-    Readers already have it: a store that is away only means that it is written at the next look."""
-    assert grant.access is not None  # noqa: S101 (only what was published is recorded)
-    delivery = Delivery(
-        grant=grant.name,
-        target=target,
-        location=publisher.location,
-        lineage=grant.lineage,
-        generation=grant.access.generation,
-        expires_at=grant.access.expires_at,
-        mark=settled.mark,
-    )
-    try:
-        await tools.store.delivered(delivery)
-    except RotatorError:
-        return False
-    return True

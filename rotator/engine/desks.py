@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -49,9 +50,10 @@ class Desk:
 class Desks:
     """Who is enrolled, and what is known of each without asking the store. What is saved goes on to the courier."""
 
-    def __init__(self, tools: Tools, courier: Courier) -> None:
+    def __init__(self, tools: Tools, courier: Courier, margin: health.Margin) -> None:
         self._tools = tools
         self._courier = courier
+        self._board = Board(courier, margin)
         self._desks: dict[str, Desk] = {}
         # In the order in which they became odd: a set's order would change from run to run.
         self._odd: dict[str, Desk] = {}
@@ -108,6 +110,7 @@ class Desks:
         self._odd = {name: desk for name, desk in desks.items() if desk.is_odd}
         self.strangers = len(stored.keys() - desks.keys())
         self._courier.take_over((desk.enrolment, desk.grant) for desk in desks.values())
+        self._board.take_over(desks)
 
     def saved(self, grant: Grant, answered: timedelta | None = None) -> None:
         """A grant became durable: publish first, everything else after. One that was in flight when its identity was
@@ -116,6 +119,7 @@ class Desks:
         if desk is not None and desk.grant.identity == grant.identity:
             desk.grant = grant
             self.mind(desk)
+            self._board.changed(grant.name)
             self._courier.saved(grant, answered)
 
     def look_again(self, now: datetime) -> None:
@@ -133,10 +137,9 @@ class Desks:
             fact = lifecycle.ClockFellBack()
             self.saved(lifecycle.advance(desk.grant, fact, moment, desk.enrolment.rules, 0.0).grant)
 
-    def examine(self) -> health.Health:
-        """The snapshot that everything shown is made of."""
-        now = self._tools.clock.now()
-        return health.Health(now, tuple(self._examine(name, now) for name in sorted(self._desks)))
+    def examine(self) -> tuple[health.GrantHealth, ...]:
+        """Every grant as it stands, by name."""
+        return self._board.shown(self._tools.clock.now())
 
     def all_decided(self) -> bool:
         """Whether every grant was decided at least once since it was enrolled, and a full look is worth while. A
@@ -144,16 +147,90 @@ class Desks:
         now = self._tools.clock.now()
         while self._undecided:
             name = next(iter(self._undecided))
-            if name in self._desks and not self._examine(name, now).decided:
+            if name in self._desks and not self._board.judge(name, now).decided:
                 return False
             self._undecided.discard(name)
         return True
 
-    def _examine(self, name: str, now: datetime) -> health.GrantHealth:
-        desk = self._desks[name]
+
+class Board:
+    """The judgement of every grant, kept until it may have changed: by a save, by a delivery, or by time alone. What a
+    look costs follows what changed, not how many grants there are."""
+
+    def __init__(self, courier: Courier, margin: health.Margin) -> None:
+        self._courier = courier
+        self._margin = margin
+        self._desks: dict[str, Desk] = {}
+        self._judged: dict[str, health.GrantHealth] = {}
+        self._stale: set[str] = set()
+        self._names: list[str] = []
+        # One plan a name; an entry of the queue that was replaced is passed over.
+        self._plans: dict[str, datetime] = {}
+        self._queue: list[tuple[datetime, str]] = []
+        self._shown: tuple[health.GrantHealth, ...] | None = None
+        self._looked: datetime | None = None
+
+    def take_over(self, desks: dict[str, Desk]) -> None:
+        """These are enrolled from now on; of those that were before, the hysteresis is kept."""
+        self._desks = desks
+        self._names = sorted(desks)
+        self._judged = {name: self._judged[name] for name in self._names if name in self._judged}
+        self._judge_all_anew()
+
+    def changed(self, name: str) -> None:
+        self._stale.add(name)
+
+    def shown(self, now: datetime) -> tuple[health.GrantHealth, ...]:
+        """All of them, by name; the same tuple while nothing has changed."""
+        self._note_changes(now)
+        for name in self._stale & self._desks.keys():
+            self._judge(name, now)
+        self._stale.clear()
+        if self._shown is None:
+            self._shown = tuple(map(self._judged.__getitem__, self._names))
+        return self._shown
+
+    def judge(self, name: str, now: datetime) -> health.GrantHealth:
+        """One of them."""
+        self._note_changes(now)
+        if name in self._stale:
+            self._stale.discard(name)
+            self._judge(name, now)
+        return self._judged[name]
+
+    def _note_changes(self, now: datetime) -> None:
+        if self._looked is not None and now < self._looked:
+            # The clock was set back: what time had changed it may change again.
+            self._judge_all_anew()
+        self._looked = now
+        self._stale |= self._courier.changed
+        self._courier.changed.clear()
+        while self._queue and self._queue[0][0] <= now:
+            at, name = heapq.heappop(self._queue)
+            if self._plans.get(name) == at:
+                del self._plans[name]
+                self._stale.add(name)
+
+    def _judge_all_anew(self) -> None:
+        self._stale = set(self._desks)
+        self._plans.clear()
+        self._queue.clear()
+        self._shown = None
+
+    def _judge(self, name: str, now: datetime) -> None:
+        desk, before = self._desks[name], self._judged.get(name)
         rules = desk.enrolment.rules
-        budget = rules.budget if rules.password else None
-        return health.examine(
-            desk.grant, desk.enrolment.provider, budget, self._courier.health(name), now,
+        found = health.examine(
+            desk.grant, desk.enrolment.provider, rules.budget if rules.password else None, self._courier.health(name),
+            now, margin=self._margin, was_short=before is not None and before.short,
             refresh_lifetime=rules.refresh_lifetime,
         )  # fmt: skip
+        until = found.stands_until
+        if until is None:
+            self._plans.pop(name, None)
+        elif self._plans.get(name) != until:
+            self._plans[name] = until
+            heapq.heappush(self._queue, (until, name))
+        if found != before:
+            self._judged[name] = found
+            self._shown = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
@@ -46,7 +46,13 @@ class Scheduler:
     """Runs rotations as tasks of its crew and hands what they saved to its courier."""
 
     def __init__(
-        self, roster: Roster, tools: Tools, timing: Timing, watcher: Watcher, changed: Callable[[], None]
+        self,
+        roster: Roster,
+        tools: Tools,
+        timing: Timing,
+        watcher: Watcher,
+        changed: Callable[[], None],
+        margin: health.Margin,
     ) -> None:
         self._roster = roster
         self._tools = tools
@@ -55,7 +61,7 @@ class Scheduler:
         self._changed = changed
         self._crew = Crew(tools.bus, tools.clock.now, changed)
         self._courier = Courier(tools, self._crew, watcher, timing.verify_every, self.ring, self._behind)
-        self._desks = Desks(tools, self._courier)
+        self._desks = Desks(tools, self._courier, margin)
         self._alarm = Alarm(tools.clock, self.ring)
         self._turns = Turns(tools, self._crew, self._desks, self._alarm)
         self._former: list[Roster] = []
@@ -220,9 +226,13 @@ class Scheduler:
         await self.quiet(name)
         await self._courier.clear_away(name, self._roster)
 
-    def examine(self) -> health.Health:
-        """The snapshot that everything shown is made of."""
-        return replace(self._desks.examine(), providers=self._turns.gates())
+    def examine(self) -> tuple[health.GrantHealth, ...]:
+        """Every grant as it stands, by name; the same tuple while nothing has changed."""
+        return self._desks.examine()
+
+    def gates(self) -> tuple[health.ProviderHealth, ...]:
+        """What the grants of each provider share."""
+        return self._turns.gates()
 
     def all_decided(self) -> bool:
         """Whether every grant was decided at least once since it was enrolled, and `examine` is worth its cost."""

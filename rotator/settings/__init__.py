@@ -4,6 +4,7 @@
 
     values     one value as people write it: "30s", "0640", { file = … }
     entries    … and where something stands in a Vault
+    addresses  … and where something listens
     models     the tables, their keys and defaults
     shape      the models as a tree of keys
     places     on which line of a TOML text a key stands
@@ -11,6 +12,7 @@
     sources    environment over file over presets, merged, with the origin of each value
     problems   every error in words
     checks     what ties tables together
+    advice     what works but has a better way
     discovered a grant that stands in Vault, checked like a table
 
 In the environment `grants.billing.client_id` is ``ROTATOR_GRANTS__BILLING__CLIENT_ID``.
@@ -28,13 +30,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from rotator.core.errors import Misconfigured
-from rotator.settings import checks, discovered, problems, shape, sources
+from rotator.settings import advice, checks, discovered, problems, shape, sources
+from rotator.settings.addresses import Address
 from rotator.settings.entries import VaultPath, state_entry, vault_field
 from rotator.settings.models import AppRole, Auth, Budget, Grant, Limits, Provider, Settings, Vault
 from rotator.settings.targets import Target
 from rotator.settings.values import SecretReference, duration
 
 __all__ = [
+    "Address",
     "AppRole",
     "Auth",
     "Budget",
@@ -115,7 +119,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Loaded:
     lines += [problem.line(layers) for problem in found]
     if settings is None or lines:
         raise Misconfigured("\n".join(dict.fromkeys(lines)))
-    warnings = [problem.line(layers) for problem in checks.warnings(settings)]
+    warnings = [problem.line(layers) for problem in advice.warnings(settings)]
     if not settings.grants and settings.discovery.vault is None:
         warnings.append("no grant is configured; add [grants.NAME] with provider and client_id")
     return Loaded(settings, path, layers.sources(), tuple(warnings))

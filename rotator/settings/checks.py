@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import ipaddress
-import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
 from rotator.core.errors import Misconfigured
-from rotator.core.policy import Reuse
 from rotator.core.publication import Format, fill
 from rotator.settings.entries import vault_entry, vault_field
 from rotator.settings.models import Auth, Grant, Provider, Settings, Vault
 from rotator.settings.problems import Problem, suggest
 from rotator.settings.shape import Path, dotted
 from rotator.settings.targets import Target
-from rotator.settings.values import SecretReference, written
+from rotator.settings.values import SecretReference
 
 # A template is tried with these names; their values do not matter.
 TEMPLATE_FIELDS = (
@@ -52,6 +48,13 @@ def problems(settings: Settings, names: Mapping[str, Any]) -> Iterator[Problem]:
         elif reference.kind == "vault":
             yield from _known_vault(path, vault_field(reference.value.get_secret_value()).name, vaults)
     yield from _of_seal(settings, vaults)
+    if settings.readiness.enough < settings.readiness.least:
+        yield Problem(("readiness", "enough"), "must not be shorter than readiness.least")
+    token = settings.http.token
+    if token is not None and token.kind == "vault":
+        yield Problem(("http", "token"), "cannot be kept in a Vault; use { credential = … } or { file = … }")
+    if token is not None and settings.http.address is None:
+        yield Problem(("http", "address"), 'is missing; a token protects what listens at address = "127.0.0.1:9465"')
     discovery = settings.discovery.vault
     if discovery is not None:
         yield from _known_vault(("discovery", "vault", "prefix"), discovery.prefix.name, vaults)
@@ -237,6 +240,7 @@ def references(settings: Settings) -> Iterator[tuple[Path, SecretReference]]:
     if settings.state.seal is not None:
         found = {"key": settings.state.seal.key, "former": settings.state.seal.former}
         yield from _given(("state", "seal"), found)
+    yield from _given(("http",), {"token": settings.http.token})
     for name, grant in settings.grants.items():
         yield from _given(("grants", name), {"client_secret": grant.client_secret, "password": grant.password})
     for name, vault in settings.vault.items():
@@ -256,45 +260,3 @@ def _given(path: Path, found: Mapping[str, SecretReference | None]) -> Iterator[
     for key, reference in found.items():
         if reference is not None:
             yield (*path, key), reference
-
-
-def warnings(settings: Settings) -> Iterator[Problem]:
-    """What works but has a better way."""
-    for path, reference in references(settings):
-        if reference.kind == "literal":
-            name = f"{path[1]}.{path[-1]}"
-            yield Problem(
-                path,
-                "is written out where others may read it; "
-                f'better: {path[-1]} = {{ credential = "{name}" }} or {{ file = "/run/secrets/{name}" }}',
-            )
-    for _grant, path, target in targets(settings):
-        if target.place is not None and target.file_mode & 0o004:
-            yield Problem((*path, "mode"), 'lets everybody on this machine read the token; better: "0640" and a group')
-    yield from _too_slow(settings)
-    for name, provider in settings.providers.items():
-        if provider.token_url.startswith("http:") and not is_loopback(provider.token_url):
-            yield Problem(("providers", name, "token_url"), "is not encrypted: credentials and tokens travel in clear")
-        if provider.reuse is Reuse.KILLS_FAMILY and timedelta(0) < provider.grace <= provider.deadline:
-            yield Problem(
-                ("providers", name, "grace"),
-                f"is over when an answer that never comes is given up at providers.{name}.deadline, so the one "
-                "forgiven resend comes too late; make deadline shorter than grace",
-            )
-    for name, vault in settings.vault.items():
-        if vault.address.startswith("http:") and not is_loopback(vault.address):
-            yield Problem(("vault", name, "address"), "is not encrypted: tokens travel in clear text")
-
-
-def _too_slow(settings: Settings) -> Iterator[Problem]:
-    """A rate that keeps up with its grants, but could not catch up within a lifetime after an outage."""
-    counts = Counter(grant.provider for grant in settings.grants.values())
-    for name, provider in settings.providers.items():
-        least = 2 * counts[name] / (provider.default_lifetime.total_seconds() * provider.rotate_at)
-        if provider.limits.per_second < least:
-            lifetime, better = written(provider.default_lifetime), math.ceil(least * 10) / 10
-            yield Problem(
-                ("providers", name, "limits", "per_second"),
-                f"is slow for {counts[name]} grants with tokens of {lifetime}: after an outage they expire before "
-                f"their turn; better: {better:g} or more, if it is allowed",
-            )

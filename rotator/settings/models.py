@@ -19,6 +19,7 @@ from rotator.settings.targets import Target
 from rotator.settings.values import (
     AbsolutePath,
     Duration,
+    Listen,
     Mount,
     Name,
     ProviderName,
@@ -83,6 +84,20 @@ class Timing(Part):
     sweep_every: Span = timedelta(seconds=10)
     verify_every: Span = timedelta(seconds=30)
     follow_every: Span = timedelta(milliseconds=500)
+
+
+class Readiness(Part):
+    """How long a required token must still hold; see `rotator.core.health.Margin` for the two thresholds."""
+
+    least: Duration = timedelta(seconds=30)
+    enough: Duration = timedelta(minutes=2)
+
+
+class Http(Part):
+    """Probes, metrics and the status page. Nothing listens, and nothing of it is loaded, without ``address``."""
+
+    address: Listen | None = None
+    token: Reference | None = None
 
 
 class Metrics(Part):
@@ -258,6 +273,8 @@ class Settings(BaseSettings):
     startup: Startup = Field(default_factory=Startup)
     log: Log = Field(default_factory=Log)
     timing: Timing = Field(default_factory=Timing)
+    readiness: Readiness = Field(default_factory=Readiness)
+    http: Http = Field(default_factory=Http)
     metrics: Metrics = Field(default_factory=Metrics)
     providers: dict[ProviderName, Provider] = Field(default_factory=dict)
     grants: dict[Name, Grant] = Field(default_factory=dict)

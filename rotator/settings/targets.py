@@ -17,7 +17,8 @@ USUAL_FILES: dict[str, WholeFormat] = {"token": "raw", "token.json": "json", "he
 
 class Target(Part):
     """Where a generation is published: exactly one of ``file``, ``directory``, ``vault`` and ``secret``. ``kv`` is the
-    version of a Vault's engine, ``files`` gives each file of a directory its format."""
+    version of a Vault's engine, ``files`` gives each file of a directory its format. Readiness and start wait
+    for what is ``required``."""
 
     file: TargetFile | None = None
     directory: TargetFile | None = None
@@ -31,6 +32,7 @@ class Target(Part):
     kv: Literal[1, 2] = 2
     fields: dict[Text, Text] = Field(default_factory=dict)
     max_versions: int | None = Field(default=None, ge=1, le=100)
+    required: bool = True
 
     @property
     def place(self) -> str | None:

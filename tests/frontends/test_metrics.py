@@ -51,7 +51,7 @@ def grant(name: str = "billing", state: State = State.FRESH, **changes: Any) -> 
 
 
 def snapshot(*shown: GrantHealth, gates: Iterable[ProviderHealth] = ()) -> Health:
-    return Health(NOW, shown or (grant(),), tuple(gates))
+    return Health(NOW, shown or (grant(),), providers=tuple(gates))
 
 
 def page(*told: events.Event, of: Health | None = None, accept: str = "", **more: Any) -> str:

@@ -84,7 +84,7 @@ PUBLISHED_EXPIRATION = Family(
 
 GRANTS = Family("rotator_grants", GAUGE, ("provider", "state"), "Grants in each state.")
 GRANTS_PUBLISHED = Family(
-    "rotator_grants_published", GAUGE, ("provider",), "Grants whose valid token stands in every target."
+    "rotator_grants_published", GAUGE, ("provider",), "Grants whose valid token stands in every required target."
 )  # fmt: skip
 GRANTS_OMITTED = Family(
     "rotator_grants_omitted", GAUGE, ("provider",), "Grants that have no series of their own: there are too many."

@@ -209,7 +209,7 @@ def _published_until(part: Part) -> str:
 
 
 def _until(grant: GrantHealth, target: TargetHealth) -> float:
-    until = grant.expires_at if target.generation is not None else None
+    until = grant.expires_at if target.generation is not None else target.valid_until
     return 0.0 if until is None else until.timestamp()
 
 
