@@ -18,7 +18,7 @@ from rotator.assembly.plan import Plan
 from rotator.assembly.roster import ConfiguredRoster
 from rotator.core import events
 from rotator.core.health import Margin, Startup
-from rotator.core.ports import Face, Roster
+from rotator.core.ports import Clock, Face, Roster
 from rotator.drivers import clock, watch
 from rotator.engine.bus import Bus
 from rotator.engine.daemon import Daemon, Parts
@@ -98,7 +98,12 @@ def build(plan: Plan, *, log_level: str | None = None) -> Built:
 
     control = _LateControl(control_path(plan), daemon, on_defect)
     inputs = Inputs(plan, daemon.look_at_secrets)
-    faces: list[Face] = [control, inputs, _Logout(lambda: discovery), *_pages(plan, daemon, on_defect)]
+    faces: list[Face] = [
+        control,
+        inputs,
+        _Logout(lambda: discovery),
+        *_pages(plan, daemon, bus, system_clock, on_defect),
+    ]
     return Built(daemon, tuple(faces), log, level)
 
 
@@ -119,12 +124,14 @@ def _log(plan: Plan, level: events.Level) -> telemetry.LogListener:
     )
 
 
-def _pages(plan: Plan, daemon: Daemon, on_defect: Callable[[str, Exception], None]) -> tuple[Face, ...]:
+def _pages(
+    plan: Plan, daemon: Daemon, bus: Bus, its_clock: Clock, on_defect: Callable[[str, Exception], None]
+) -> tuple[Face, ...]:
     if plan.settings.http.address is None:
         return ()
     from rotator.assembly import pages
 
-    return (pages.face(plan, daemon, on_defect),)
+    return (pages.face(plan, daemon, bus, its_clock.now(), on_defect),)
 
 
 class _Logout:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import TYPE_CHECKING
 
+import rotator
 from rotator.assembly import references
 from rotator.assembly.plan import Plan
 from rotator.core.tokens import Secret
+from rotator.engine.bus import Bus
 from rotator.engine.daemon import Daemon
+from rotator.frontends.http.history import History
 
 if TYPE_CHECKING:
     from rotator.frontends.http.server import Server
@@ -16,17 +20,20 @@ if TYPE_CHECKING:
 Defect = Callable[[str, Exception], None]
 
 
-def face(plan: Plan, daemon: Daemon, on_defect: Defect) -> LateServer:
-    """What listens at ``http.address``, which is configured. Nothing of it is imported before it is opened."""
-    return LateServer(plan, daemon, on_defect)
+def face(plan: Plan, daemon: Daemon, bus: Bus, since: datetime, on_defect: Defect) -> LateServer:
+    """What listens at ``http.address``, which is configured; its memory begins now."""
+    history = History(since)
+    bus.join("status page", history)
+    return LateServer(plan, daemon, history, on_defect)
 
 
 class LateServer:
     """The server, imported when it is opened: after the first publication."""
 
-    def __init__(self, plan: Plan, daemon: Daemon, on_defect: Defect) -> None:
+    def __init__(self, plan: Plan, daemon: Daemon, history: History, on_defect: Defect) -> None:
         self._plan = plan
         self._daemon = daemon
+        self._history = history
         self._on_defect = on_defect
         self._server: Server | None = None
 
@@ -37,8 +44,13 @@ class LateServer:
         address = self._plan.settings.http.address
         assert address is not None  # noqa: S101 (the house has looked)
         sources = Sources(
-            snapshot=self._daemon.examine, token=_token(self._plan), metrics=None, on_defect=self._on_defect
-        )  # fmt: skip
+            version=rotator.__version__,
+            snapshot=self._daemon.examine,
+            history=self._history,
+            token=_token(self._plan),
+            metrics=None,
+            on_defect=self._on_defect,
+        )
         self._server = Server(Place(address.host, address.port, address.path), sources)
         await self._server.start()
 
