@@ -105,10 +105,7 @@ def build(plan: Plan, *, log_level: str | None = None) -> Built:
     if settings.http.address is not None:
         from rotator.assembly import pages
 
-        told = pages.Told(system_clock, bus, supervisor)
-        pages_face = pages.face(plan, daemon, on_defect, told)
-        bus.join("metrics", pages_face)
-        faces.append(pages_face)
+        faces.append(pages.face(plan, daemon, pages.Surroundings(system_clock, bus, supervisor), on_defect))
     return Built(daemon, tuple(faces), log, level)
 
 

@@ -22,6 +22,7 @@ from rotator.core import errors
 from rotator.core.health import GrantHealth, Health, Pulse, State, TargetHealth
 from rotator.core.tokens import Secret
 from rotator.frontends.http.application import Sources, is_own
+from rotator.frontends.http.history import History
 from rotator.frontends.http.server import Place, Server
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -49,6 +50,7 @@ class Shown:
     metrics: Any = None
     fails: Exception | None = None
     defects: list[str] = field(default_factory=list)
+    history: History = field(default_factory=lambda: History(NOON - HOUR))
 
     def snapshot(self) -> Health:
         if self.fails is not None:
@@ -60,7 +62,7 @@ class Shown:
 
     def sources(self) -> Sources:
         return Sources(
-            snapshot=self.snapshot, token=self.read_token if self.token else None, metrics=self.metrics,
+            version="1.2.3", snapshot=self.snapshot, history=self.history, token=self.read_token if self.token else None, metrics=self.metrics,
             on_defect=lambda doing, error: self.defects.append(f"{doing}: {type(error).__name__}"),
         )  # fmt: skip
 

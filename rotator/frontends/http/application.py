@@ -18,7 +18,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from rotator.core.errors import RotatorError
 from rotator.core.health import Health
 from rotator.core.tokens import Secret
-from rotator.frontends.http import probes
+from rotator.frontends.http import page, probes, stream
+from rotator.frontends.http.board import Wish
+from rotator.frontends.http.history import History
 
 Metrics = Callable[[Health, str], tuple[str, Iterator[bytes]]]
 METHODS = ("GET", "HEAD")
@@ -33,7 +35,9 @@ class Sources:
     and the Accept header; the loop turns between two pieces. ``on_defect`` is told what was being done and what was
     raised."""
 
+    version: str
     snapshot: Callable[[], Health]
+    history: History
     token: Callable[[], Awaitable[Secret]] | None
     metrics: Metrics | None
     on_defect: Callable[[str, Exception], None]
@@ -45,6 +49,11 @@ class Application:
     def __init__(self, sources: Sources, *, checks_host: bool) -> None:
         self._sources = sources
         self._checks_host = checks_host
+        self._streams = stream.Streams(sources.snapshot, sources.history)
+
+    def close(self) -> None:
+        """End every stream."""
+        self._streams.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -91,6 +100,12 @@ class Application:
     def _page(self, request: Request, first: str, rest: str) -> ASGIApp:
         sources = self._sources
         match first, rest:
+            case "", "":
+                wish = Wish.read(request.query_params)
+                html = page.render(sources.snapshot(), sources.history, wish, sources.version)
+                return Response(html, media_type="text/html", headers={"content-security-policy": page.policy()})
+            case "events", "":
+                return self._streams.follow(Wish.read(request.query_params))
             case "metrics", "" if sources.metrics is not None:
                 kind, body = sources.metrics(sources.snapshot(), request.headers.get("accept", ""))
                 return Pieces(body, kind)

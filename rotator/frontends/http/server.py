@@ -64,7 +64,7 @@ class Server:
             limit_concurrency=CONNECTIONS, h11_max_incomplete_event_size=HEAD_LIMIT, timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=FAREWELL,
         )  # fmt: skip
-        self._quiet = _Quiet(config)
+        self._quiet = _Quiet(config, application)
         self._serving = asyncio.create_task(self._quiet.serve(sockets=[listener]), name="http")
 
     async def close(self) -> None:
@@ -79,11 +79,13 @@ class Server:
 
 
 class _Quiet(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, application: Application) -> None:
         super().__init__(config)
+        self._application = application
         self._ended = asyncio.Event()
 
     def end(self) -> None:
+        self._application.close()
         self.should_exit = True
         self._ended.set()
 
