@@ -16,10 +16,11 @@ import pytest
 from prometheus_client import parser
 from prometheus_client.openmetrics import parser as openmetrics_parser
 
-from rotator.core import events
+from rotator.core import errors, events
 from rotator.core.grants import OutcomeClass
 from rotator.core.health import GrantHealth, Health, ProviderHealth, State, TargetHealth
 from rotator.core.policy import Moment
+from rotator.drivers import vault
 from rotator.frontends import metrics
 from rotator.frontends.metrics import Metrics, Sources, catalogue, exposition, grants, process
 from rotator.lab import world
@@ -410,3 +411,15 @@ def test_names_follow_the_conventions() -> None:
         assert list(one.buckets) == sorted(one.buckets)
     names = [one.name for one in metrics.FAMILIES]
     assert not [pair for pair in itertools.combinations(names, 2) if pair[0] == pair[1]]
+
+
+def test_whatever_a_vault_is_counted_by_has_its_place() -> None:
+    tally = vault.Tally()
+    for method in ("get", "post", "put", "patch", "delete", "list", "head"):
+        for status in (None, *range(200, 600)):
+            tally.answered(method, status)
+    for error in (errors.Refused("x"), errors.Unavailable("x"), errors.Misconfigured("x"), errors.Transient("x")):
+        tally.not_logged_in(error)
+    tally.logged_in(NOW)
+    assert set(tally.requests) == set(itertools.product(catalogue.OPERATIONS, catalogue.CODES))
+    assert set(tally.logins) == set(catalogue.LOGINS)

@@ -90,10 +90,14 @@ class Histogram:
 
 
 def chunks(pieces: Iterable[str]) -> Iterator[bytes]:
-    """The pieces in pieces of some kB."""
+    """The pieces in pieces of some kB. One that is empty is passed on: there is nothing to tell yet, but the loop may
+    turn."""
     waiting: list[str] = []
     size = 0
     for piece in pieces:
+        if not piece:
+            yield b""
+            continue
         waiting.append(piece)
         size += len(piece)
         if size >= CHUNK:

@@ -16,6 +16,8 @@ from rotator.frontends.metrics.catalogue import Family
 from rotator.frontends.metrics.counts import Counts
 from rotator.frontends.metrics.exposition import Histogram, escaped, head, labels, sample
 
+# Half a millisecond each: to look at grants, to write one line of each.
+LOOKED_AT = 400
 AT_A_TIME = 100
 MOST_SHOWN = 100
 """So many grants that are not well keep series of their own where there are too many for all."""
@@ -41,8 +43,8 @@ class Page:
         rows: Rows = [], []
         tallies: dict[str, list[int]] = {}
         grants = self._snapshot.grants
-        for start in range(0, len(grants), AT_A_TIME):
-            for grant in grants[start : start + AT_A_TIME]:
+        for start in range(0, len(grants), LOOKED_AT):
+            for grant in grants[start : start + LOOKED_AT]:
                 tally = tallies.get(grant.provider) or tallies.setdefault(grant.provider, [0] * (len(State) + 2))
                 tally[_STATE[grant.state]] += 1
                 tally[-2] += grant.published
@@ -51,7 +53,6 @@ class Page:
                 else:
                     rows[0].append(f'provider="{escaped(grant.provider)}",grant="{escaped(grant.name)}"')
                     rows[1].append(grant)
-            # Nothing to tell yet; the loop may turn.
             yield ""
         yield from self._of_providers(tallies)
         yield from self._of_grants(rows)
