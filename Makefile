@@ -45,7 +45,7 @@ soak: deb
 
 docs: deb
 	DOCS=write $(BIN)/python -m pytest -q tests/drivers/test_oauth_document.py tests/simulation/test_crash_points.py \
-		tests/frontends/test_messages_document.py
+		tests/frontends/test_messages_document.py tests/prometheus/test_documents.py tests/kubernetes/test_monitoring.py
 	DOCS=write $(BIN)/python -m pytest -q tests/booted/test_fresh_machine.py
 
 bench: $(VENV)/.test

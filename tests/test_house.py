@@ -43,8 +43,8 @@ KEEPERS = {
     "sdnotify": ("frontends/systemd.py",),
     "asyncinotify": ("drivers/watch.py",),
     "h11": ("drivers/http/", "frontends/control/server.py"),
-    "starlette": ("lab/",),
-    "uvicorn": ("lab/",),
+    "starlette": ("lab/", "frontends/http/"),
+    "uvicorn": ("lab/", "frontends/http/server.py"),
     "opentelemetry": ("frontends/tracing.py",),
     "rich": ("lab/demo.py", "cli/drawing.py"),
 }

@@ -18,7 +18,7 @@ from rotator.assembly.inputs import Inputs
 from rotator.assembly.plan import Plan
 from rotator.assembly.roster import ConfiguredRoster
 from rotator.core import events
-from rotator.core.health import Startup
+from rotator.core.health import Margin, Startup
 from rotator.core.ports import Face, Roster
 from rotator.drivers import clock, watch
 from rotator.engine.bus import Bus
@@ -29,6 +29,7 @@ from rotator.frontends import systemd, telemetry
 if TYPE_CHECKING:
     from rotator.assembly.discovery import Discovery
     from rotator.frontends.control import Client
+    from rotator.settings import Settings
 
 CONTROL = "control"
 # Events of a start that are kept until somebody can ask for them.
@@ -50,6 +51,8 @@ class Built:
 def build(plan: Plan, *, log_level: str | None = None) -> Built:
     """Every object of one run. Nothing is opened yet; call it inside the event loop."""
     system_clock, dice = clock.SystemClock(), clock.SystemDice()
+    if plan.settings.http.address is not None:
+        plan = replace(plan, tallies={})
     states.make_folder(plan)
     store = states.store(plan, system_clock, dice)
     bus = Bus(system_clock.now)
@@ -59,7 +62,7 @@ def build(plan: Plan, *, log_level: str | None = None) -> Built:
     bus.join("log", log)
 
     async def reread() -> Roster:
-        fresh = replace(plans.read(plan.config, plan.environ), unwrapped=plan.unwrapped)
+        fresh = replace(plans.read(plan.config, plan.environ), unwrapped=plan.unwrapped, tallies=plan.tallies)
         inputs.use(fresh)
         return ConfiguredRoster(fresh, system_clock, store.key, discovered(fresh))
 
@@ -79,6 +82,7 @@ def build(plan: Plan, *, log_level: str | None = None) -> Built:
     def warn(text: str) -> None:
         bus.tell(events.Warned(at=system_clock.now(), text=text))
 
+    supervisor = systemd.Notifier(plan.environ, os.getpid(), clock.monotonic_usec)
     daemon = Daemon(
         Parts(
             version=rotator.__version__,
@@ -88,34 +92,42 @@ def build(plan: Plan, *, log_level: str | None = None) -> Built:
             bus=bus,
             roster=ConfiguredRoster(plan, system_clock, store.key, discovered(plan)),
             watcher=watch.InotifyWatcher(),
-            supervisor=systemd.Notifier(plan.environ, os.getpid(), clock.monotonic_usec),
-            timing=Timing(
-                sweep_every=settings.timing.sweep_every,
-                verify_every=settings.timing.verify_every,
-                follow_every=settings.timing.follow_every,
-            ),
+            supervisor=supervisor,
+            timing=_timing(settings),
             require=Startup(settings.startup.require),
+            margin=Margin(least=settings.readiness.least, enough=settings.readiness.enough),
             reread=reread,
             warnings=(*plan.warnings, *traces.warnings(plan)),
         )
     )
 
-    control = _control(plan, daemon, bus, system_clock)
+    on_defect = _defects(bus, system_clock)
+    control = _LateControl(control_path(plan), daemon, on_defect)
+    bus.join("chronicle", control.hear)
     inputs = Inputs(plan, daemon.look_at_secrets, daemon.hang_up)
     faces: list[Face] = [control, inputs, _Logout(lambda: discovery)]
     if (tracing := traces.of(plan)) is not None:
         bus.join("traces", tracing.spans)
         faces.append(tracing)
+    if settings.http.address is not None:
+        from rotator.assembly import pages
+
+        faces.append(pages.face(plan, daemon, pages.Surroundings(system_clock, bus, supervisor), on_defect))
     return Built(daemon, tuple(faces), log, level, tracing)
 
 
-def _control(plan: Plan, daemon: Daemon, bus: Bus, system_clock: clock.SystemClock) -> _LateControl:
+def _defects(bus: Bus, system_clock: clock.SystemClock) -> Callable[[str, Exception], None]:
     def on_defect(doing: str, error: Exception) -> None:
         bus.tell(events.TaskFailed(at=system_clock.now(), doing=doing, error=type(error).__name__))
 
-    control = _LateControl(control_path(plan), daemon, on_defect)
-    bus.join("chronicle", control.hear)
-    return control
+    return on_defect
+
+
+def _timing(settings: Settings) -> Timing:
+    timing = settings.timing
+    return Timing(
+        sweep_every=timing.sweep_every, verify_every=timing.verify_every, follow_every=timing.follow_every
+    )  # fmt: skip
 
 
 def _log(plan: Plan, level: events.Level) -> telemetry.LogListener:

@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from rotator import settings
 from rotator.core.errors import BadUsage, Misconfigured
 from rotator.drivers import secrets
 from rotator.settings import Loaded, Settings
+
+if TYPE_CHECKING:
+    from rotator.drivers.vault import Tally
 
 SYSTEM = Path("/etc")
 
@@ -35,13 +38,15 @@ class Unwrapped:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a command works with. ``warnings`` are what works but has a better way."""
+    """What a command works with. ``warnings`` are what works but has a better way; ``tallies`` (by Vault) are there
+    where somebody shows what is counted."""
 
     loaded: Loaded
     environ: Mapping[str, str]
     config: Path | None
     warnings: tuple[str, ...] = ()
     unwrapped: Unwrapped = field(default_factory=Unwrapped, compare=False)
+    tallies: dict[str, Tally] | None = field(default=None, compare=False)
 
     @property
     def settings(self) -> Settings:

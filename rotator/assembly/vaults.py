@@ -20,7 +20,8 @@ def of(name: str, plan: Plan, clock: Clock) -> vault.Vault:
         url=shape.address, namespace=shape.namespace, ca_file=shape.ca_file, timeout=shape.timeout,
         certificate=(pair[0], pair[1]) if pair[0] and pair[1] else None,
     )  # fmt: skip
-    return vault.Vault(name, address, _login(name, plan), clock, revokes=shape.revoke_on_stop)
+    tally = None if plan.tallies is None else plan.tallies.setdefault(name, vault.Tally())
+    return vault.Vault(name, address, _login(name, plan), clock, revokes=shape.revoke_on_stop, tally=tally)
 
 
 def _login(name: str, plan: Plan) -> vault.Login:

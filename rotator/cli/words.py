@@ -197,8 +197,10 @@ def _init_word(commands: _Commands) -> None:
 
 
 def _health_word(commands: _Commands) -> None:
-    health = _word(commands, "health", "health", "is every grant published? for probes")
-    health.add_argument("--live", action="store_true", help="only ask whether the daemon answers")
+    health = _word(commands, "health", "health", "does every required target hold a valid token? for probes")
+    asked = health.add_mutually_exclusive_group()
+    asked.add_argument("--live", action="store_true", help="only ask whether the daemon's own loop turns")
+    asked.add_argument("--started", action="store_true", help="only ask whether it has once been ready")
 
 
 def _host_words(commands: _Commands) -> None:

@@ -42,6 +42,10 @@ class Event:
         raise NotImplementedError
 
 
+MEASURED = frozenset({"took", "save_took", "since_answer"})
+"""Fields that hold a measurement: it differs each time, so that two events may be the same without them."""
+
+
 def _mended(text: str, mend: str) -> str:
     return f"{text}; {mend}" if mend else text
 
@@ -178,12 +182,14 @@ class ClockJumped(Event):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class StoreTroubled(Event):
-    """The store did not take a write; nothing is lost, the write is tried again."""
+    """The store did not answer or take a write; nothing is lost, it is tried again. ``sweep``: what became due waits
+    for the next sweep."""
 
     name = "store.troubled"
     level = Level.ERROR
     reason: str
     doing: str
+    sweep: bool = False
 
     @property
     def sentence(self) -> str:
@@ -308,7 +314,17 @@ class ExchangeStarted(GrantEvent):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Rotated(GrantEvent):
+class ExchangeEnded(GrantEvent):
+    """How an exchange ended. The engine fills in what it measured: ``took`` from before the request until its answer
+    was read, ``save_took`` from there until it was durable. None: no request left in this process."""
+
+    provider: str | None = None
+    took: timedelta | None = None
+    save_took: timedelta | None = None
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Rotated(ExchangeEnded):
     name = "token.rotated"
     level = Level.NOTICE
     kind: str
@@ -338,7 +354,7 @@ class AnswerOdd(GrantEvent):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class ExchangeFailed(GrantEvent):
+class ExchangeFailed(ExchangeEnded):
     name = "exchange.failed"
     level = Level.WARNING
     kind: str
@@ -424,9 +440,10 @@ class BudgetSpent(GrantEvent):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Latched(GrantEvent):
+class Latched(ExchangeEnded):
     name = "grant.latched"
     level = Level.CRITICAL
+    cls: str
     reason: str
     mend: str
 
@@ -481,13 +498,22 @@ class TargetEvent(GrantEvent):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Delivered(TargetEvent):
-    """``found`` says what stood there before: nothing, an older generation, something foreign."""
+class TargetSettled(TargetEvent):
+    """A target holds this generation now. ``found`` says what stood there before: nothing, an older generation,
+    something foreign. ``kind`` is that of the target (file, vault, secret), ``took`` how long publishing took,
+    ``since_answer`` the time since the provider's answer was read; None where this process did not get it."""
 
-    name = "token.delivered"
-    level = Level.INFO
     generation: int
     found: str
+    kind: str | None = None
+    took: timedelta | None = None
+    since_answer: timedelta | None = None
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Delivered(TargetSettled):
+    name = "token.delivered"
+    level = Level.INFO
 
     @property
     def sentence(self) -> str:
@@ -495,11 +521,9 @@ class Delivered(TargetEvent):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Repaired(TargetEvent):
+class Repaired(TargetSettled):
     name = "target.repaired"
     level = Level.WARNING
-    generation: int
-    found: str
 
     @property
     def sentence(self) -> str:
@@ -512,11 +536,20 @@ class DeliveryFailed(TargetEvent):
     level = Level.ERROR
     reason: str
     retry_at: datetime
+    kind: str | None = None
 
     @property
     def sentence(self) -> str:
         again = _until(self.retry_at, self.at)
         return f"{self.grant}: target {self.target} not written: {self.reason}; tried again {again}"
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class DeliveryStillFailing(DeliveryFailed):
+    """It failed again for the same reason, which the log was told once."""
+
+    name = "delivery.still_failing"
+    level = Level.DEBUG
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

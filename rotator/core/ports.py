@@ -373,8 +373,9 @@ class Enrolment:
     """One grant as configured, made of objects: what the engine works with.
 
     ``identity`` is (provider's URL, client id, username): other tokens do not fit it. ``limits`` are those of the
-    provider, the same for all its grants. ``fingerprint`` changes with anything configured, so that a reload can tell
-    what changed. ``after`` names the targets that a hook waits for, where that is said.
+    provider, the same for all its grants. Readiness and start do not wait for ``optional`` targets. ``fingerprint``
+    changes with anything configured, so that a reload can tell what changed. ``after`` names the targets that a hook
+    waits for, where that is said.
     """
 
     name: str
@@ -384,6 +385,7 @@ class Enrolment:
     endpoint: TokenEndpoint
     credentials: CredentialSource
     targets: Mapping[str, Publisher]
+    optional: frozenset[str] = frozenset()
     limits: Limits = field(default_factory=Limits)
     fingerprint: str = ""
     after: Mapping[str, frozenset[str]] = field(default_factory=dict)

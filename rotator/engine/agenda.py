@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from rotator.core.errors import RotatorError
 from rotator.core.grants import Grant
+from rotator.core.ports import Delivery, Publisher, Store
 from rotator.core.publication import Settled
 
 
@@ -16,7 +18,8 @@ from rotator.core.publication import Settled
 class Post:
     """What we know of one target: ``generation`` is what stands there (None: not known to be ours), ``look_at``
     when to settle it next, ``trouble`` why it is not right. ``ahead`` is set where it holds a newer generation than
-    our store. ``repairs`` counts how often in a row it was found changed by somebody else."""
+    our store. ``repairs`` counts how often in a row it was found changed by somebody else. ``valid_until`` is about the
+    token that was last seen there; None where nobody can say."""
 
     look_at: datetime
     generation: int | None = None
@@ -26,12 +29,19 @@ class Post:
     repairs: int = 0
     ahead: Settled | None = None
     recorded: bool = False
+    valid_until: datetime | None = None
 
     @property
     def rests(self) -> bool:
         """Whether it has a retry of its own, so that a touch is no reason to hurry: its folder may be what is being
         mended, and with somebody who changes it whenever we do it would be an endless race."""
         return self.failures > 0 or self.repairs > 0
+
+    def differs(self, other: Post) -> bool:
+        """Whether it is to be shown differently."""
+        return (self.generation, self.lineage, self.trouble, self.valid_until) != (
+            other.generation, other.lineage, other.trouble, other.valid_until,
+        )  # fmt: skip
 
     def holds(self, grant: Grant) -> bool:
         access = grant.access
@@ -78,3 +88,25 @@ class Agenda:
         """The times after ``now`` at which those that rest want to be looked at."""
         times = (self._plans.get(key) for key in self._resting)
         return [at for at in times if at is not None and at > now]
+
+
+async def record(grant: Grant, target: str, publisher: Publisher, mark: str, store: Store) -> bool:
+    """Remember where the token stands, so that it can be taken away once nobody configures it any more; of a hook, that
+    it was told.
+
+    Readers already have it: a store that is away only means that it is written at the next look."""
+    assert grant.access is not None  # noqa: S101 (only what was published is recorded)
+    delivery = Delivery(
+        grant=grant.name,
+        target=target,
+        location=publisher.location,
+        lineage=grant.lineage,
+        generation=grant.access.generation,
+        expires_at=grant.access.expires_at,
+        mark=mark,
+    )
+    try:
+        await store.delivered(delivery)
+    except RotatorError:
+        return False
+    return True

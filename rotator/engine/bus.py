@@ -23,6 +23,7 @@ class _Line:
     listener: Listener
     waiting: deque[events.Event] = field(default_factory=deque)
     dropped: int = 0
+    lost: int = 0
 
 
 class Bus:
@@ -42,6 +43,11 @@ class Bus:
     def join(self, name: str, listener: Listener) -> None:
         self._lines.append(_Line(name, listener))
 
+    @property
+    def lost(self) -> dict[str, int]:
+        """How many events each listener was not told since it joined, because it was too slow."""
+        return {line.name: line.lost for line in self._lines}
+
     def tell(self, *told: events.Event) -> None:
         """Queue events for every listener. Never blocks, never raises; the oldest are dropped and counted."""
         for line in self._lines:
@@ -49,6 +55,7 @@ class Bus:
                 if len(line.waiting) >= self._capacity:
                     line.waiting.popleft()
                     line.dropped += 1
+                    line.lost += 1
                 line.waiting.append(event)
         if self._opened and told:
             self._wake()

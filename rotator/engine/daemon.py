@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from rotator.core import events, health, lifecycle
-from rotator.core.errors import BadUsage, RotatorError, Transient, Unavailable
-from rotator.core.grants import Kind
-from rotator.core.health import Startup
+from rotator.core.errors import BadUsage, Doubtful, Misconfigured, Refused, RotatorError, Transient, Unavailable
+from rotator.core.grants import Kind, OutcomeClass
+from rotator.core.health import Health, Startup
 from rotator.core.ports import Clock, Dice, Entry, Face, Register, Roster, Store, Supervisor, Watcher
+from rotator.core.publication import rfc3339
 from rotator.core.tokens import Secret
-from rotator.engine import rotation
 from rotator.engine.bus import Bus
 from rotator.engine.crew import shielded
-from rotator.engine.rotation import Tools, Wish
+from rotator.engine.rotation import Result, Tools, Wish
 from rotator.engine.scheduler import Scheduler, Timing
 
 FIRST_PASS = timedelta(seconds=1)
@@ -44,6 +44,7 @@ class Parts:
     supervisor: Supervisor
     timing: Timing = field(default_factory=Timing)
     require: Startup = Startup.ALL
+    margin: health.Margin = field(default_factory=health.Margin)
     reread: Callable[[], Awaitable[Roster]] | None = None
     warnings: Sequence[str] = ()
 
@@ -59,6 +60,7 @@ class Daemon:
         self._reload_asked = False
         self._reloading = asyncio.Lock()
         self._changed = asyncio.Event()
+        self._beaten = parts.clock.moment()
 
     # --- the life ----------------------------------------------------------------------------------------------
 
@@ -106,7 +108,7 @@ class Daemon:
                 clock=parts.clock, dice=parts.dice, store=parts.store, bus=parts.bus,
                 owner=parts.dice.name(), key=await parts.store.key(),
             )  # fmt: skip
-            scheduler = Scheduler(parts.roster, tools, parts.timing, parts.watcher, self._on_change)
+            scheduler = Scheduler(parts.roster, tools, parts.timing, parts.watcher, self._on_change, parts.margin)
             stack.push_async_callback(scheduler.close)
             # A cancelled command (Ctrl-C) waits for the save all the same.
             stack.push_async_callback(lambda: shielded(scheduler.drain()))
@@ -163,11 +165,23 @@ class Daemon:
         except TimeoutError:
             now = parts.clock.now()
             reason = f"no answer within {events.brief(parts.timing.sweep_every)}"
-            parts.bus.tell(events.StoreTroubled(at=now, reason=reason, doing="the sweep could not ask the store"))
+            doing = "the sweep could not ask the store"
+            parts.bus.tell(events.StoreTroubled(at=now, reason=reason, doing=doing, sweep=True))
         except Exception as error:  # noqa: BLE001 (exchanges in flight and published tokens outlive a defect here)
             self._tell_defect("sweeping", error)
         else:
-            parts.supervisor.alive()
+            self._beat_once()
+
+    def _beat_once(self) -> None:
+        """Our loop turned: the one fact that feeds both the watchdog and whoever asks whether we live."""
+        self._beaten = self._parts.clock.moment()
+        self._parts.supervisor.alive()
+
+    def _pulse(self) -> health.Pulse:
+        quiet = self._parts.clock.moment().awake - self._beaten.awake
+        # Without a watchdog that says it: two beats may be missed, each with a sweep of its whole deadline.
+        patience = self._parts.supervisor.watchdog or 3 * self._parts.timing.sweep_every
+        return health.Pulse(self._beaten.now, quiet, patience)
 
     def _tell_defect(self, doing: str, error: Exception) -> None:
         now = self._parts.clock.now()
@@ -187,7 +201,7 @@ class Daemon:
         supervisor = self._parts.supervisor
         if not supervisor.listens and (self._ready or not self._may_be_ready(scheduler)):
             return
-        snapshot = scheduler.examine()
+        snapshot = self._examine(scheduler)
         line = snapshot.line()
         if self._ready:
             supervisor.status(line)
@@ -224,7 +238,7 @@ class Daemon:
 
         def hold_on() -> None:
             parts.supervisor.extend(EXTENSION)
-            parts.supervisor.alive()
+            self._beat_once()
 
         hold_on()
         # Rings until the clock is stopped, which is after everything was closed.
@@ -249,7 +263,7 @@ class Daemon:
 
     # --- one pass ----------------------------------------------------------------------------------------------
 
-    async def once(self, within: timedelta) -> health.Health:
+    async def once(self, within: timedelta) -> Health:
         """The same engine, stopped once every grant is published or decided, or ``within`` has passed."""
         parts = self._parts
         async with self.session() as scheduler:
@@ -260,7 +274,7 @@ class Daemon:
                     while not self._stop.is_set():
                         await self._turn(scheduler)
                         await self._quiet(scheduler, within)
-                        if scheduler.examine().settled(Startup.ALL):
+                        if self._examine(scheduler).settled(Startup.ALL):
                             break
                         await self._wait_rung(scheduler)
             except TimeoutError:
@@ -268,13 +282,25 @@ class Daemon:
             finally:
                 # What the last exchange brought is saved and still delivered: no later pass does it.
                 await self._drain(scheduler)
-            return scheduler.examine()
+            return self._examine(scheduler)
 
     # --- orders ------------------------------------------------------------------------------------------------
 
     async def health(self) -> dict[str, object]:
         """The snapshot that every page and status line shows."""
-        return {"version": self._parts.version, **health.document(self._open().examine())}
+        return {"version": self._parts.version, **health.document(self.examine())}
+
+    def examine(self) -> Health:
+        """The snapshot itself, for who shows it in this process. Raises Transient where nothing runs."""
+        return self._examine(self._open())
+
+    def _examine(self, scheduler: Scheduler) -> Health:
+        now, grants = self._parts.clock.now(), scheduler.examine()
+        visits = scheduler.visits
+        return Health(
+            now, grants, pulse=self._pulse(), started=self._ready, providers=scheduler.gates(),
+            register=visits.census, walked=visits.walked,
+        )  # fmt: skip
 
     async def rotate(self, grant: str, force: bool) -> dict[str, object]:
         """Rotate now and publish. Raises the exchange's own error, Transient where nothing was sent."""
@@ -291,7 +317,7 @@ class Daemon:
     async def _ask(self, name: str, wish: Wish, adopted: lifecycle.Adopted | None = None) -> dict[str, object]:
         scheduler = self._open()
         async with scheduler.hosting(name):
-            error = rotation.as_error(await scheduler.ask(name, wish, adopted))
+            error = _as_error(await scheduler.ask(name, wish, adopted))
             if error is not None:
                 raise error
             # A target that keeps silent is shown as it is.
@@ -380,7 +406,7 @@ class Daemon:
             finally:
                 # Before the first READY=1 there is none to repeat: a reload does not make anything ready.
                 if self._ready:
-                    parts.supervisor.ready(status or scheduler.examine().line())
+                    parts.supervisor.ready(status or self._examine(scheduler).line())
         return {"added": told.added, "changed": told.changed, "removed": told.removed}
 
     def _reject(self, error: RotatorError) -> str:
@@ -397,3 +423,24 @@ class Daemon:
         if self._scheduler is None:
             raise Transient("the daemon is stopping", mend="try again once it runs")
         return self._scheduler
+
+
+def _as_error(result: Result) -> RotatorError | None:
+    """What a person who asked for this rotation is told, as an error of the tree; None where it was granted."""
+    outcome = result.outcome
+    if outcome is None:
+        if result.exchanged:
+            return None
+        name, why, latch = result.grant.name, result.why or "nothing was due", result.grant.latch
+        if latch is not None:
+            return Refused(f"{name}: {why}", mend=latch.mend)
+        later = f"try again after {rfc3339(result.until)}, or " if result.until is not None else ""
+        return Transient(f"{name}: nothing was sent: {why}", mend=f"{later}run `rotator rotate --force {name}`")
+    kinds: dict[OutcomeClass, type[RotatorError]] = {
+        OutcomeClass.REFRESH_DEAD: Refused,
+        OutcomeClass.REFUSED: Refused,
+        OutcomeClass.MISCONFIGURED: Misconfigured,
+        OutcomeClass.DOUBTFUL: Doubtful,
+    }
+    error = kinds.get(outcome.cls, Transient)
+    return error(f"{result.grant.name}: {outcome.cls.value}: {outcome.message}", mend=outcome.mend)

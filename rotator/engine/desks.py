@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 from rotator.core import health, lifecycle
 from rotator.core.errors import BadUsage
@@ -13,42 +13,9 @@ from rotator.core.grants import Grant
 from rotator.core.policy import Moment
 from rotator.core.ports import Delivery, Enrolment, Roster
 from rotator.engine import rotation
-from rotator.engine.delivery import Courier
+from rotator.engine.board import Board, Desk
+from rotator.engine.courier import Courier
 from rotator.engine.rotation import Tools
-
-
-@dataclass(slots=True)
-class Desk:
-    """One enrolled grant at work: its last saved record; when to try again after a failure that the record does not
-    know (a store that was away); and when to look whether a changed secret wakes it, where nothing is due.
-
-    ``anew`` and ``fell_back`` mean that the record in hand is ahead of the stored one, which a rotation mends: the
-    identity changed, the clock was set back at that moment."""
-
-    enrolment: Enrolment
-    grant: Grant
-    look_at: datetime
-    anew: bool = False
-    fell_back: Moment | None = None
-    held_until: datetime | None = None
-    failures: int = 0
-
-    def is_held(self, now: datetime) -> bool:
-        return self.held_until is not None and self.held_until > now
-
-    @property
-    def is_odd(self) -> bool:
-        """Whether a sweep must ask it, for the store alone does not tell when."""
-        return self.is_ahead or self.held_until is not None or self.grant.due_at is None
-
-    @property
-    def is_ahead(self) -> bool:
-        """Whether a rotation must mend what is stored, due or not."""
-        return self.anew or self.fell_back is not None
-
-    def wants_look(self, now: datetime) -> bool:
-        """Whether it is to be looked at although the store does not name it as due."""
-        return self.is_ahead or (self.grant.due_at is None and self.look_at <= now)
 
 
 class Desks:
@@ -57,9 +24,10 @@ class Desks:
     Residents are those of the configuration and of what is discovered: they have a desk for as long as they are
     enrolled. Guests are those of the register (`rotator.engine.visits`)."""
 
-    def __init__(self, tools: Tools, courier: Courier) -> None:
+    def __init__(self, tools: Tools, courier: Courier, margin: health.Margin) -> None:
         self._tools = tools
         self._courier = courier
+        self._board = Board(courier, margin)
         self._desks: dict[str, Desk] = {}
         self._guests: dict[str, Desk] = {}
         # In the order in which they became odd: a set's order would change from run to run.
@@ -125,6 +93,7 @@ class Desks:
             ((desk.enrolment, desk.grant) for desk in self._guests.values()),
             marks,
         )
+        self._board.take_over(desks)
 
     # --- guests ------------------------------------------------------------------------------------------------
 
@@ -165,14 +134,15 @@ class Desks:
 
     # --- what happens to them ----------------------------------------------------------------------------------
 
-    def saved(self, grant: Grant) -> None:
+    def saved(self, grant: Grant, answered: timedelta | None = None) -> None:
         """A grant became durable: publish first, everything else after. One that was in flight when its identity was
         changed by a reload is none of ours any more."""
         desk = self.get(grant.name)
         if desk is not None and desk.grant.identity == grant.identity:
             desk.grant = grant
             self.mind(desk)
-            self._courier.saved(grant)
+            self._board.changed(grant.name)
+            self._courier.saved(grant, answered)
 
     def look_again(self, now: datetime) -> None:
         """Wall time was set: no time that was planned by it holds any more."""
@@ -193,10 +163,9 @@ class Desks:
         fact = lifecycle.ClockFellBack()
         self.saved(lifecycle.advance(desk.grant, fact, moment, desk.enrolment.rules, 0.0).grant)
 
-    def examine(self) -> health.Health:
-        """The snapshot that everything shown is made of."""
-        now = self._tools.clock.now()
-        return health.Health(now, tuple(self._examine(name, now) for name in sorted(self._desks)))
+    def examine(self) -> tuple[health.GrantHealth, ...]:
+        """Every grant as it stands, by name."""
+        return self._board.shown(self._tools.clock.now())
 
     def all_decided(self) -> bool:
         """Whether every grant was decided at least once since it was enrolled, and a full look is worth while. A
@@ -204,18 +173,11 @@ class Desks:
         now = self._tools.clock.now()
         while self._undecided:
             name = next(iter(self._undecided))
-            if name in self._desks and not self._examine(name, now).decided:
+            if name in self._desks and not self._board.judge(name, now).decided:
                 return False
             self._undecided.discard(name)
         return True
 
     def look_at(self, name: str) -> health.GrantHealth:
         """How one of them stands. Raises BadUsage for one that has no desk."""
-        self.known(name)
-        return self._examine(name, self._tools.clock.now())
-
-    def _examine(self, name: str, now: datetime) -> health.GrantHealth:
-        desk = self.known(name)
-        rules = desk.enrolment.rules
-        budget = rules.budget if rules.password else None
-        return health.examine(desk.grant, desk.enrolment.provider, budget, self._courier.health(name), now)
+        return self._board.look(self.known(name), self._tools.clock.now())

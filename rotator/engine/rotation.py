@@ -13,13 +13,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from rotator.core import events, lifecycle, policy, tokens
-from rotator.core.errors import Doubtful, Misconfigured, Overtaken, Refused, RotatorError, Transient
+from rotator.core.errors import Overtaken, RotatorError, Transient
 from rotator.core.grants import Grant, Kind, Outcome, OutcomeClass
 from rotator.core.ports import Clock, Credentials, Dice, Enrolment, Lease, Store, TokenRequest
-from rotator.core.publication import rfc3339
 from rotator.core.tokens import Secret
 from rotator.engine.bus import Bus
 from rotator.engine.crew import shielded
+
+Saved = Callable[[Grant, timedelta | None], None]
+"""Hears of a grant that became durable, and when (boot-time clock) the answer was read that brought it, if any did."""
 
 SAVE_RETRY = policy.Rules(backoff_base=timedelta(milliseconds=50), backoff_cap=timedelta(seconds=5))
 
@@ -69,7 +71,7 @@ class Result:
         return OutcomeClass.GRANTED if self.outcome is None else self.outcome.cls
 
 
-async def rotate(enrolment: Enrolment, tools: Tools, wish: Wish = Wish(), *, saved: Callable[[Grant], None]) -> Result:
+async def rotate(enrolment: Enrolment, tools: Tools, wish: Wish = Wish(), *, saved: Saved) -> Result:
     """Do what is due for one grant, at most one exchange.
 
     ``saved`` hears of every grant that became durable, before the events are told. Raises Overtaken where another
@@ -82,7 +84,7 @@ async def rotate(enrolment: Enrolment, tools: Tools, wish: Wish = Wish(), *, sav
         return await _under_lease(enrolment, tools, wish, scribe, credentials)
 
 
-async def note(enrolment: Enrolment, tools: Tools, fact: lifecycle.Fact, *, saved: Callable[[Grant], None]) -> None:
+async def note(enrolment: Enrolment, tools: Tools, fact: lifecycle.Fact, *, saved: Saved) -> None:
     """Bring one fact that is no exchange into the stored grant: lease, look again, judge, save, tell.
 
     Raises as `rotate` does.
@@ -95,12 +97,12 @@ async def note(enrolment: Enrolment, tools: Tools, fact: lifecycle.Fact, *, save
 
 
 @asynccontextmanager
-async def _leased(enrolment: Enrolment, tools: Tools, saved: Callable[[Grant], None]) -> AsyncIterator[_Scribe]:
+async def _leased(enrolment: Enrolment, tools: Tools, saved: Saved) -> AsyncIterator[_Scribe]:
     """Lease, and look again. What is stored under another identity (provider, client or user changed) is started anew
     first: tokens of one identity are never spent, published or saved under another."""
     lease, grant = await tools.store.lease(enrolment.name, tools.owner, tools.clock.moment(), enrolment.rules.lease)
     try:
-        scribe = _Scribe(tools, lease, grant, saved)
+        scribe = _Scribe(enrolment.provider, tools, lease, grant, saved)
         if grant.identity != (ours := identity(enrolment, tools)):
             await scribe.keep(lifecycle.reidentify(grant, tools.dice.name(), ours, tools.clock.now()))
         yield scribe
@@ -181,6 +183,7 @@ async def _spend(
     request = TokenRequest(order.kind, credentials, order.refresh)
 
     async def finish() -> Result:
+        began = tools.clock.moment().boottime
         try:
             outcome = await enrolment.endpoint.exchange(request, deadline=deadline)
         except Exception as error:  # noqa: BLE001 (whatever it was, the request may have left: doubt, and told as a defect)
@@ -190,7 +193,9 @@ async def _spend(
                 )
             )
             outcome = Outcome(cls=OutcomeClass.DOUBTFUL, message="the exchange ended in a defect")
-        return await _conclude(scribe, outcome, moment.now, credentials, enrolment, tools, asked=True)
+        answered = tools.clock.moment().boottime
+        spans = _Spans(answered, answered - began)
+        return await _conclude(scribe, outcome, moment.now, credentials, enrolment, tools, asked=True, spans=spans)
 
     return await shielded(finish())
 
@@ -203,31 +208,41 @@ def _outlasts(lease: Lease, moment: policy.Moment, deadline: timedelta) -> bool:
 
 async def _conclude(
     scribe: _Scribe, outcome: Outcome, sent_at: datetime, credentials: Credentials | None, enrolment: Enrolment,
-    tools: Tools, *, asked: bool, earlier: tuple[events.Event, ...] = (),
+    tools: Tools, *, asked: bool, earlier: tuple[events.Event, ...] = (), spans: _Spans | None = None,
 ) -> Result:  # fmt: skip
     fact = lifecycle.Concluded(
         outcome=outcome, sent_at=sent_at, credentials=credentials.digest if credentials else None
     )
     step = lifecycle.advance(scribe.grant, fact, tools.clock.moment(), enrolment.rules, tools.dice.chance())
     # Without credentials there was no intent either: nothing is open that a failed save would leave open.
-    await scribe.keep(replace(step, events=(*earlier, *step.events)), patiently=credentials is not None)
+    step = replace(step, events=(*earlier, *step.events))
+    await scribe.keep(step, patiently=credentials is not None, spans=spans)
     return Result(
         scribe.grant, True, None if outcome.cls is OutcomeClass.GRANTED else outcome, until=step.order.until
         if isinstance(step.order, lifecycle.Rest) else None, asked=asked,
     )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class _Spans:
+    """What was measured of an exchange, on the boot-time clock: when its answer was read, and how long it took."""
+
+    answered: timedelta
+    took: timedelta
+
+
 class _Scribe:
     """Carries the grant from step to step and makes each durable before anything is told."""
 
-    def __init__(self, tools: Tools, lease: Lease, grant: Grant, saved: Callable[[Grant], None]) -> None:
+    def __init__(self, provider: str, tools: Tools, lease: Lease, grant: Grant, saved: Saved) -> None:
         self.grant = grant
+        self._provider = provider
         self.lease = lease
         self._stored = grant.generation
         self._tools = tools
         self._saved = saved
 
-    async def keep(self, step: lifecycle.Step, *, patiently: bool = False) -> None:
+    async def keep(self, step: lifecycle.Step, *, patiently: bool = False, spans: _Spans | None = None) -> None:
         """Save, then tell. ``patiently``: an answer is in hand, so the save is tried without end, whatever fails;
         only where another was first (Overtaken) is there nothing left to save it to."""
         failures = 0
@@ -250,8 +265,16 @@ class _Scribe:
                 failures += 1
                 await self._pause(error, failures)
         self.grant, self._stored = step.grant, step.grant.generation
-        self._saved(step.grant)
-        self._tools.bus.tell(*step.events)
+        durable = self._tools.clock.moment().boottime
+        self._saved(step.grant, None if spans is None else spans.answered)
+        self._tools.bus.tell(*(self._measured(event, spans, durable) for event in step.events))
+
+    def _measured(self, event: events.Event, spans: _Spans | None, durable: timedelta) -> events.Event:
+        if not isinstance(event, events.ExchangeEnded):
+            return event
+        if spans is None:
+            return replace(event, provider=self._provider)
+        return replace(event, provider=self._provider, took=spans.took, save_took=durable - spans.answered)
 
     async def _pause(self, error: Exception, failures: int) -> None:
         tools = self._tools
@@ -272,24 +295,3 @@ def is_told(failures: int) -> bool:
     """Whether the n-th failure in a row is told: the 1st, 2nd, 4th, 8th …, so that the log does not fill the disk
     that is full already."""
     return failures & (failures - 1) == 0
-
-
-def as_error(result: Result) -> RotatorError | None:
-    """What a person who asked for this rotation is told, as an error of the tree; None where it was granted."""
-    outcome = result.outcome
-    if outcome is None:
-        if result.exchanged:
-            return None
-        name, why, latch = result.grant.name, result.why or "nothing was due", result.grant.latch
-        if latch is not None:
-            return Refused(f"{name}: {why}", mend=latch.mend)
-        later = f"try again after {rfc3339(result.until)}, or " if result.until is not None else ""
-        return Transient(f"{name}: nothing was sent: {why}", mend=f"{later}run `rotator rotate --force {name}`")
-    kinds: dict[OutcomeClass, type[RotatorError]] = {
-        OutcomeClass.REFRESH_DEAD: Refused,
-        OutcomeClass.REFUSED: Refused,
-        OutcomeClass.MISCONFIGURED: Misconfigured,
-        OutcomeClass.DOUBTFUL: Doubtful,
-    }
-    error = kinds.get(outcome.cls, Transient)
-    return error(f"{result.grant.name}: {outcome.cls.value}: {outcome.message}", mend=outcome.mend)

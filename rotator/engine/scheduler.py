@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
@@ -19,9 +19,10 @@ from rotator.core.errors import RotatorError
 from rotator.core.ports import Roster, Watcher
 from rotator.core.publication import Settled
 from rotator.engine.alarm import Alarm
+from rotator.engine.board import Desk
+from rotator.engine.courier import Courier
 from rotator.engine.crew import Crew
-from rotator.engine.delivery import Courier
-from rotator.engine.desks import Desk, Desks
+from rotator.engine.desks import Desks
 from rotator.engine.rotation import Result, Tools, Wish
 from rotator.engine.turns import Turns
 from rotator.engine.visits import Visits
@@ -49,7 +50,13 @@ class Scheduler:
     """Runs rotations as tasks of its crew and hands what they saved to its courier."""
 
     def __init__(
-        self, roster: Roster, tools: Tools, timing: Timing, watcher: Watcher, changed: Callable[[], None]
+        self,
+        roster: Roster,
+        tools: Tools,
+        timing: Timing,
+        watcher: Watcher,
+        changed: Callable[[], None],
+        margin: health.Margin,
     ) -> None:
         self._roster = roster
         self._tools = tools
@@ -58,7 +65,7 @@ class Scheduler:
         self._changed = changed
         self._crew = Crew(tools.bus, tools.clock.now, changed)
         self._courier = Courier(tools, self._crew, watcher, timing.verify_every, self.ring, self._behind)
-        self._desks = Desks(tools, self._courier)
+        self._desks = Desks(tools, self._courier, margin)
         self._alarm = Alarm(tools.clock, self.ring)
         self._turns = Turns(tools, self._crew, self._desks, self._alarm)
         self._visits = Visits(tools, self._crew, self._desks, self._turns, self.ring)
@@ -136,7 +143,7 @@ class Scheduler:
                 upcoming = await self._look(now)
             except RotatorError as error:
                 doing = "the sweep could not ask the store"
-                tools.bus.tell(events.StoreTroubled(at=now, reason=str(error), doing=doing))
+                tools.bus.tell(events.StoreTroubled(at=now, reason=str(error), doing=doing, sweep=True))
                 return False
         self._turns.let_in()
         if alarm:
@@ -270,9 +277,13 @@ class Scheduler:
         await self.quiet(name)
         await self._courier.clear_away(name, self._roster)
 
-    def examine(self) -> health.Health:
-        """The snapshot that everything shown is made of."""
-        return replace(self._desks.examine(), register=self._visits.census, walked=self._visits.walked)
+    def examine(self) -> tuple[health.GrantHealth, ...]:
+        """Every grant as it stands, by name; the same tuple while nothing has changed."""
+        return self._desks.examine()
+
+    def gates(self) -> tuple[health.ProviderHealth, ...]:
+        """What the grants of each provider share."""
+        return self._turns.gates()
 
     def all_decided(self) -> bool:
         """Whether every grant was decided at least once since it was enrolled, and `examine` is worth its cost."""

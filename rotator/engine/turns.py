@@ -10,15 +10,16 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
-from rotator.core import events, lifecycle, policy, pressure
+from rotator.core import events, health, lifecycle, policy, pressure
 from rotator.core.errors import Overtaken, RotatorError, Transient
 from rotator.core.grants import Grant
 from rotator.core.policy import Moment
 from rotator.core.pressure import Line, Place
 from rotator.engine import rotation
 from rotator.engine.alarm import Alarm
+from rotator.engine.board import Desk
 from rotator.engine.crew import Crew, Key
-from rotator.engine.desks import Desk, Desks
+from rotator.engine.desks import Desks
 from rotator.engine.gates import Gate, Gates
 from rotator.engine.rotation import Result, Tools, Wish
 
@@ -46,6 +47,13 @@ class Turns:
     def waiting(self) -> int:
         """How many stand in line, at all gates."""
         return self._gates.waiting
+
+    def gates(self) -> tuple[health.ProviderHealth, ...]:
+        """How the gates stand, for the snapshot."""
+        return tuple(
+            health.ProviderHealth(gate.provider, gate.waiting, gate.inside, gate.breaker.is_open)
+            for gate in self._gates
+        )
 
     def wait(self, desk: Desk, moment: Moment) -> None:
         """Stand in line, or move to where this grant belongs by now."""

@@ -21,8 +21,9 @@ from rotator.core.health import Census, Listed
 from rotator.core.ports import Enrolment, Entry, Register, Roster
 from rotator.core.pressure import Line
 from rotator.engine import rotation
+from rotator.engine.board import Desk
 from rotator.engine.crew import Crew
-from rotator.engine.desks import Desk, Desks
+from rotator.engine.desks import Desks
 from rotator.engine.rotation import Tools
 from rotator.engine.turns import Turns
 

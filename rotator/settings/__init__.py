@@ -4,6 +4,7 @@
 
     values     one value as people write it: "30s", "0640", { file = … }
     entries    … and where something stands in a Vault
+    addresses  … and where something listens
     models     the tables, their keys and defaults
     shape      the models as a tree of keys
     places     on which line of a TOML text a key stands
@@ -32,6 +33,7 @@ from pydantic import ValidationError
 
 from rotator.core.errors import Misconfigured
 from rotator.settings import advice, checks, discovered, problems, registered, shape, sources
+from rotator.settings.addresses import Address
 from rotator.settings.documents import DROP_INS
 from rotator.settings.entries import VaultPath, state_entry, vault_field
 from rotator.settings.models import AppRole, Auth, Budget, Grant, Limits, Provider, Settings, Vault
@@ -40,6 +42,7 @@ from rotator.settings.values import SecretReference, duration
 
 __all__ = [
     "DROP_INS",
+    "Address",
     "AppRole",
     "Auth",
     "Budget",

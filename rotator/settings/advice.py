@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from rotator.core.policy import Reuse
-from rotator.settings.checks import is_loopback, references, targets
+from rotator.settings import checks
 from rotator.settings.models import Settings
 from rotator.settings.problems import Problem
 from rotator.settings.values import written
 
 
 def warnings(settings: Settings) -> Iterator[Problem]:
-    """Each as what follows a key."""
-    for path, reference in references(settings):
+    """One for each key that has a better value."""
+    for path, reference in checks.references(settings):
         if reference.kind == "literal":
             name = f"{path[1]}.{path[-1]}"
             yield Problem(
@@ -24,14 +24,21 @@ def warnings(settings: Settings) -> Iterator[Problem]:
                 "is written out where others may read it; "
                 f'better: {path[-1]} = {{ credential = "{name}" }} or {{ file = "/run/secrets/{name}" }}',
             )
-    for _grant, path, target in targets(settings):
+    for _grant, path, target in checks.targets(settings):
         if target.webhook is not None and target.signing_key is None:
             yield Problem((*path, "signing_key"), "is missing: the receiver cannot tell who sends; better: sign it")
         if target.place is not None and target.file_mode & 0o004:
             yield Problem((*path, "mode"), 'lets everybody on this machine read the token; better: "0640" and a group')
+    address = settings.http.address
+    if address is not None and not address.is_local and settings.http.token is None:
+        yield Problem(
+            ("http", "address"),
+            "shows names, times and places of all grants to whoever reaches it; better: http.token, or an address of "
+            "this machine alone",
+        )
     yield from _too_slow(settings)
     for name, provider in settings.providers.items():
-        if provider.token_url.startswith("http:") and not is_loopback(provider.token_url):
+        if provider.token_url.startswith("http:") and not checks.is_loopback(provider.token_url):
             yield Problem(("providers", name, "token_url"), "is not encrypted: credentials and tokens travel in clear")
         if provider.reuse is Reuse.KILLS_FAMILY and timedelta(0) < provider.grace <= provider.deadline:
             yield Problem(
@@ -40,7 +47,7 @@ def warnings(settings: Settings) -> Iterator[Problem]:
                 "forgiven resend comes too late; make deadline shorter than grace",
             )
     for name, vault in settings.vault.items():
-        if vault.address.startswith("http:") and not is_loopback(vault.address):
+        if vault.address.startswith("http:") and not checks.is_loopback(vault.address):
             yield Problem(("vault", name, "address"), "is not encrypted: tokens travel in clear text")
 
 

@@ -49,6 +49,13 @@ def problems(settings: Settings, names: Mapping[str, Any]) -> Iterator[Problem]:
         elif reference.kind == "vault":
             yield from _known_vault(path, vault_field(reference.value.get_secret_value()).name, vaults)
     yield from _of_seal(settings, vaults)
+    if settings.readiness.enough < settings.readiness.least:
+        yield Problem(("readiness", "enough"), "must not be shorter than readiness.least")
+    token = settings.http.token
+    if token is not None and token.kind == "vault":
+        yield Problem(("http", "token"), "cannot be kept in a Vault; use { credential = … } or { file = … }")
+    if token is not None and settings.http.address is None:
+        yield Problem(("http", "address"), 'is missing; a token protects what listens at address = "127.0.0.1:9465"')
     discovery = settings.discovery.vault
     if discovery is not None:
         yield from _known_vault(("discovery", "vault", "prefix"), discovery.prefix.name, vaults)
@@ -248,6 +255,7 @@ def references(settings: Settings) -> Iterator[tuple[Path, SecretReference]]:
     if settings.state.seal is not None:
         found = {"key": settings.state.seal.key, "former": settings.state.seal.former}
         yield from _given(("state", "seal"), found)
+    yield from _given(("http",), {"token": settings.http.token})
     for name, grant in settings.grants.items():
         yield from _given(("grants", name), {"client_secret": grant.client_secret, "password": grant.password})
         for target_name, target in grant.targets.items():

@@ -19,6 +19,7 @@ from rotator.settings.targets import Target
 from rotator.settings.values import (
     AbsolutePath,
     Duration,
+    Listen,
     Mount,
     Name,
     ProviderName,
@@ -90,6 +91,26 @@ class Timing(Part):
     sweep_every: Span = timedelta(seconds=10)
     verify_every: Span = timedelta(seconds=30)
     follow_every: Span = timedelta(milliseconds=500)
+
+
+class Readiness(Part):
+    """How long a required token must still hold; see `rotator.core.health.Margin` for the two thresholds."""
+
+    least: Duration = timedelta(seconds=30)
+    enough: Duration = timedelta(minutes=2)
+
+
+class Http(Part):
+    """Probes, metrics and the status page. Nothing listens, and nothing of it is loaded, without ``address``."""
+
+    address: Listen | None = None
+    token: Reference | None = None
+
+
+class Metrics(Part):
+    """Up to so many grants each has series of its own on the metrics page; beyond, only those that are not well."""
+
+    per_grant_up_to: int = Field(default=1000, ge=0, le=100_000)
 
 
 class Limits(Part):
@@ -260,6 +281,9 @@ class Settings(BaseSettings):
     log: Log = Field(default_factory=Log)
     traces: Traces = Field(default_factory=Traces)
     timing: Timing = Field(default_factory=Timing)
+    readiness: Readiness = Field(default_factory=Readiness)
+    http: Http = Field(default_factory=Http)
+    metrics: Metrics = Field(default_factory=Metrics)
     providers: dict[ProviderName, Provider] = Field(default_factory=dict)
     grants: dict[Name, Grant] = Field(default_factory=dict)
     vault: dict[Name, Vault] = Field(default_factory=dict)

@@ -44,7 +44,8 @@ class Signal(Part):
 class Target(Part):
     """Where a generation is published: exactly one of ``file``, ``directory``, ``vault`` and ``secret``, or what is
     told of it (a hook): ``command``, ``signal`` or ``webhook``. ``kv`` is the version of a Vault's engine, ``files``
-    gives each file of a directory its format, ``after`` names the targets that a hook waits for."""
+    gives each file of a directory its format, ``after`` names the targets that a hook waits for. Readiness and start
+    wait for what is ``required``; never for a hook."""
 
     file: TargetFile | None = None
     directory: TargetFile | None = None
@@ -66,6 +67,7 @@ class Target(Part):
     signing_key: Reference | None = None
     ca_file: AbsolutePath | None = None
     allow_plain_http: bool = False
+    required: bool = True
 
     @property
     def place(self) -> str | None:

@@ -18,7 +18,8 @@ from pydantic import AfterValidator, PlainSerializer, PlainValidator, SecretStr,
 from pydantic_core import PydanticCustomError
 
 from rotator.core.tokens import MASK
-from rotator.settings import entries
+from rotator.settings import addresses, entries
+from rotator.settings.addresses import Address
 from rotator.settings.entries import VaultPath
 
 # Ten years: longer than anything kept fresh, and far below what timedelta can hold.
@@ -247,6 +248,7 @@ Url = Annotated[str, AfterValidator(url)]
 Proxy = Annotated[str, AfterValidator(proxy), PlainSerializer(shown_url)]
 StoreUrl = Annotated[str, AfterValidator(store_url)]
 AbsolutePath = Annotated[Path, PlainValidator(absolute)]
+Listen = Annotated[Address, PlainValidator(addresses.address), PlainSerializer(addresses.spelt)]
 TargetFile = Annotated[Text, AfterValidator(target_file)]
 VaultEntry = Annotated[VaultPath, PlainValidator(entries.vault_entry), PlainSerializer(entries.spelt)]
 VaultFolder = Annotated[VaultPath, PlainValidator(entries.vault_folder), PlainSerializer(entries.spelt)]

@@ -14,7 +14,7 @@ from build import DAY, HOUR, MINUTE, NOON, SECOND
 from rotator.core import events
 from rotator.core.events import Event, Level
 
-ABSTRACT = {"Event", "GrantEvent", "TargetEvent"}
+ABSTRACT = {"Event", "GrantEvent", "TargetEvent", "ExchangeEnded", "TargetSettled"}
 EVENTS = [
     kind
     for kind in vars(events).values()
@@ -28,6 +28,8 @@ SAMPLES: dict[str, Any] = {
     "timedelta": HOUR,
     "datetime": NOON + HOUR,
     "datetime | None": NOON + HOUR,
+    "timedelta | None": HOUR / 60,
+    "str | None": "a word",
     "tuple[str, ...]": ("billing", "crm"),
 }
 

@@ -136,7 +136,7 @@ def test_the_line_names_what_is_wrong_and_what_comes_next() -> None:
     assert whole().line() == "no grants are configured"
     assert whole(FRESH).line() == "1/1 grants published; next rotation in 44m (billing)"
     line = whole(FRESH, LATCHED).line()
-    assert line.startswith("1/2 grants published; crm: the provider refused the password")
+    assert line.startswith("1/2 grants published; crm: credentials refused: the provider refused the password")
     assert "and 2 more" in whole(*(replace(LATCHED, name=f"crm{number}") for number in range(5))).line()
     assert "next rotation" not in whole(LATCHED).line()
 

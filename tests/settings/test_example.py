@@ -69,7 +69,12 @@ def test_defaults_that_the_example_shows_are_the_defaults(tmp_path: Path) -> Non
     path = tmp_path / "rotator.toml"
     path.write_text(uncommented())
     full, bare = settings.load(path, {}).settings, settings.load(None, {}).settings
-    assert (full.state.url, full.log, full.timing) == (bare.state.url, bare.log, bare.timing)
+    assert (full.state.url, full.log, full.timing, full.metrics) == (
+        bare.state.url,
+        bare.log,
+        bare.timing,
+        bare.metrics,
+    )
     assert full.startup.require == bare.startup.require
     assert full.grants["billing"].budget == settings.Budget()
     shown = full.providers["example"].model_dump(exclude={"login_url", "scope", "proxy", "ca_file", "error_map"})

@@ -176,7 +176,9 @@ def _refused(grant: Grant, fact: facts.Concluded, moment: Moment) -> facts.Step:
     latch = Latch(outcome.message, mend, fact.credentials or "", moment.now)
     trouble = Trouble(outcome.cls, outcome.message, mend, moment.now, 1)
     latched = replace(grant, latch=latch, trouble=trouble, due_at=None, password_lost=False)
-    told = events.Latched(at=moment.now, grant=grant.name, reason=outcome.message, mend=mend)
+    told = events.Latched(
+        at=moment.now, grant=grant.name, cls=outcome.cls.value, reason=outcome.message, mend=mend
+    )  # fmt: skip
     return facts.Step(latched, facts.Rest(None, outcome.message), (told,))
 
 

@@ -15,6 +15,7 @@ from rotator.drivers.vault.login import (
 )
 from rotator.drivers.vault.publisher import KvPublisher, parse_location
 from rotator.drivers.vault.store import VaultStore
+from rotator.drivers.vault.tally import Tally
 
 __all__ = [
     "Address",
@@ -24,6 +25,7 @@ __all__ = [
     "Kv1Publisher",
     "KvPublisher",
     "Login",
+    "Tally",
     "TokenFileLogin",
     "TokenLogin",
     "UserpassLogin",

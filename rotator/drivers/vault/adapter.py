@@ -23,6 +23,7 @@ from rotator.drivers.vault.answers import Declined, redact
 
 if TYPE_CHECKING:
     from rotator.drivers.vault.client import Address
+    from rotator.drivers.vault.tally import Tally
 
 
 _ADDRESS_ERRORS = (
@@ -53,6 +54,7 @@ class Strict(hvac.adapters.JSONAdapter):
     vault: str
     address: Address
     index: Index
+    tally: Tally | None
 
     def request(
         self,
@@ -87,9 +89,11 @@ class Strict(hvac.adapters.JSONAdapter):
                 **kwargs,
             )
         except (requests.RequestException, OSError) as error:
+            self._count(method, None)
             return self._failure(error)
         except UnicodeError:
             return self._is_no_header()
+        self._count(method, response.status_code)
         self.index.told = response.headers.get("X-Vault-Index") or self.index.told
         if 200 < response.status_code < 300:
             return {}
@@ -97,6 +101,10 @@ class Strict(hvac.adapters.JSONAdapter):
         if response.status_code == 200 and isinstance(body, dict):
             return body
         return _declined(response, method, url, body, (self.token or "", *_strings(kwargs.get("json"))))
+
+    def _count(self, method: str, status: int | None) -> None:
+        if self.tally is not None:
+            self.tally.answered(method, status)
 
     def _seen(self, headers: Mapping[str, str] | None) -> Mapping[str, str] | None:
         return {**(headers or {}), "X-Vault-Index": self.index.told} if self.index.told else headers
@@ -154,7 +162,7 @@ class Strict(hvac.adapters.JSONAdapter):
         )
 
 
-def connect(vault: str, address: Address, index: Index) -> hvac.Client:
+def connect(vault: str, address: Address, index: Index, tally: Tally | None = None) -> hvac.Client:
     """A client with one session of its own, for one thread; ``index`` is that of all. Opens no connection yet."""
     session = requests.Session()
     # No ~/.netrc (its password would go along as a second Authorization), no proxies, no REQUESTS_CA_BUNDLE.
@@ -171,7 +179,7 @@ def connect(vault: str, address: Address, index: Index) -> hvac.Client:
         session=session,
         namespace=address.namespace,
     )
-    adapter.vault, adapter.address, adapter.index = vault, address, index
+    adapter.vault, adapter.address, adapter.index, adapter.tally = vault, address, index, tally
     # A factory, because Client would fill what it hands to an adapter from VAULT_CLIENT_CERT and its kin; the empty
     # token keeps it from VAULT_TOKEN and ~/.vault-token.
     return hvac.Client(url=adapter.base_uri, token="", session=session, adapter=lambda **_: adapter)  # type: ignore[arg-type]

@@ -20,6 +20,7 @@ from rotator.drivers.vault import answers
 from rotator.drivers.vault.answers import Declined
 from rotator.drivers.vault.login import Login
 from rotator.drivers.vault.pool import Pool
+from rotator.drivers.vault.tally import Tally
 from rotator.drivers.vault.tenure import Tenure
 
 if TYPE_CHECKING:
@@ -55,17 +56,18 @@ class Vault:
 
     Each thread has a session of its own, since requests' are not safe to share. Nothing is imported, opened or sent
     before the first call. Use it within one event loop at a time. With ``revokes`` a token that Vault made for us is
-    given back at the end.
+    given back at the end. ``tally`` counts logins and requests.
     """
 
     def __init__(
-        self, name: str, address: Address, login: Login, clock: Clock, *, workers: int = 4, revokes: bool = False
-    ) -> None:
+        self, name: str, address: Address, login: Login, clock: Clock, *, workers: int = 4, revokes: bool = False,
+        tally: Tally | None = None,
+    ) -> None:  # fmt: skip
         self._name = name
         self._revokes = revokes
         self._limit = address.connect_timeout + address.timeout
-        self._tenure = Tenure(name, login, clock, self._send)
-        self._pool: Pool[hvac.Client] = Pool(workers, f"vault-{name}", _Connecting(name, address), _disconnect)
+        self._tenure = Tenure(name, login, clock, self._send, tally)
+        self._pool: Pool[hvac.Client] = Pool(workers, f"vault-{name}", _Connecting(name, address, tally), _disconnect)
 
     @property
     def name(self) -> str:
@@ -141,9 +143,10 @@ class Vault:
 class _Connecting:
     """Makes a client for each thread, which share what Vault told them of its state."""
 
-    def __init__(self, name: str, address: Address) -> None:
+    def __init__(self, name: str, address: Address, tally: Tally | None) -> None:
         self._name = name
         self._address = address
+        self._tally = tally
         self._lock = threading.Lock()
         self._index: adapter.Index | None = None
 
@@ -153,7 +156,7 @@ class _Connecting:
 
         with self._lock:
             self._index = self._index or adapter.Index()
-        return adapter.connect(self._name, self._address, self._index)
+        return adapter.connect(self._name, self._address, self._index, self._tally)
 
 
 def _disconnect(client: hvac.Client) -> None:

@@ -16,6 +16,7 @@ from rotator.core.tokens import Secret
 from rotator.drivers.vault import answers, login
 from rotator.drivers.vault.answers import Declined
 from rotator.drivers.vault.login import Attempt, Auth, Login
+from rotator.drivers.vault.tally import Tally
 
 if TYPE_CHECKING:
     import hvac
@@ -80,11 +81,13 @@ class Tenure:
         way: Login,
         clock: Clock,
         send: Callable[[Callable[[hvac.Client], Any], Secret | None], Awaitable[Any]],
+        tally: Tally | None = None,
     ) -> None:
         self._vault = vault
         self._login = way
         self._clock = clock
         self._send = send
+        self._tally = tally
         self._lock = asyncio.Lock()
         self._held: Held | None = None
         self._number = 0
@@ -150,6 +153,8 @@ class Tenure:
             raise self._told(error) from None
         self._renewal_failures = 0
         self._held = Held(auth, held.number, now, held.first_lease, now + auth.lease * _share(auth.token))
+        if self._tally is not None:
+            self._tally.kept(self._held.ends_at)
         if self._held.is_short(now):
             # The maximum lifetime is near: Vault renews for what is left of it and not longer.
             await self._log_in()
@@ -170,6 +175,8 @@ class Tenure:
         self._number += 1
         # Counted from before the request, so that it never ends later than Vault thinks.
         self._held = Held(auth, self._number, now, auth.lease, now + auth.lease * _share(auth.token))
+        if self._tally is not None:
+            self._tally.logged_in(self._held.ends_at)
         return self._held
 
     def _hold_back(self, attempt: Attempt, now: datetime) -> None:
@@ -183,6 +190,8 @@ class Tenure:
     def _failed(self, error: Declined | RotatorError, attempt: Attempt, now: datetime) -> RotatorError:
         self._failures += 1
         told = self._told(error, at_login=True)
+        if self._tally is not None:
+            self._tally.not_logged_in(told)
         longest = AWAY_BACKOFF if isinstance(told, Unavailable) else REFUSED_BACKOFF
         delay = policy.slow_backoff(self._failures, FIRST_BACKOFF, longest)
         self._failure = _Failure(told, now, now + delay, attempt.secrets)

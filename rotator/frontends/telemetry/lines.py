@@ -9,7 +9,7 @@ from collections.abc import Hashable
 from datetime import datetime, timedelta
 from typing import TextIO
 
-from rotator.core import telling
+from rotator.core import events, telling
 from rotator.core.events import Event, Level
 from rotator.core.telling import Fields
 from rotator.frontends.telemetry import forms
@@ -52,7 +52,9 @@ class LogListener:
         if event.level > self._threshold:
             return
         fields = telling.fields(event)
-        timeless = (value for value in fields.values() if not isinstance(value, datetime))
+        timeless = (
+            value for field, value in fields.items() if not isinstance(value, datetime) and field not in events.MEASURED
+        )
         self.write(event.level, event.name, event.sentence, event.at, fields, (event.name, *timeless))
 
     def write(self, level: Level, name: str, message: str, at: datetime, fields: Fields, key: Hashable) -> None:

@@ -1,0 +1,242 @@
+"""What is told about the metrics is what there is: docs/metrics.md, the dashboard, the rules, the runbook."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from rotator.frontends import metrics
+from rotator.frontends.metrics import catalogue, grants
+
+yaml = pytest.importorskip("yaml")
+
+HOUSE = Path(__file__).parents[2]
+PAGE = HOUSE / "docs" / "metrics.md"
+RUNBOOK = HOUSE / "docs" / "runbook.md"
+BOARD = HOUSE / "config" / "grafana" / "rotator.json"
+FOLDER = HOUSE / "config" / "prometheus"
+RULES = FOLDER / "rotator.rules.yaml"
+CASES = FOLDER / "rotator.test.yaml"
+WRITES = os.environ.get("DOCS") == "write"
+
+HEAD = """\
+# Metrics
+
+`/metrics` of the HTTP server (`[http] address`) speaks OpenMetrics 1.0 or the older text of Prometheus, as the scraper
+asks. This page is written by `make docs` from the code.
+
+```yaml
+scrape_configs:
+  - job_name: rotator
+    static_configs: [{{targets: ["localhost:9465"]}}]
+rule_files: [rotator.rules.yaml]          # config/prometheus; runbook.md tells what to do
+```
+
+`config/grafana/rotator.json` is a dashboard. In Kubernetes: `config/kubernetes/monitoring`.
+
+- **Points in time, not “seconds left”**: `rotator_token_expiration_timestamp_seconds - time()` is exact when asked.
+- **Words are those of `rotator status` and of the log.** States: {states}. Outcomes: {outcomes}.
+- **Everything begins at 0**, so that a rate sees the first event. Vaults appear with their first use.
+- **Labels** hold names of the configuration and words of this page; never a secret, a hash, a path or a URL.
+- **Histograms** have no exemplars. Counters begin anew with the process.
+
+## How many series
+
+With T targets a grant has {plain} + {target} × T series ({one} with one target), a provider {provider}, a kind of
+target {kind}, a Vault {vault}, the daemon some 50. Beyond `metrics.per_grant_up_to` grants (default {up_to}) only
+those that are not well (not fresh, not published, or overdue) have series of their own, {most} at most;
+`rotator_grants_omitted` says how many have none. `rotator_refresh_total` is then told for each provider (without
+`grant`), `rotator_publish_total` for each kind of target: no alert is lost by it, and sums over grants stay what they
+are.
+
+## All of them
+
+| metric | type | labels | meaning |
+|---|---|---|---|
+"""
+
+
+def page() -> str:
+    def series(*labels: str) -> int:
+        """How many lines the families with exactly these labels, and one of words, make."""
+        words = {
+            "state": len(catalogue.STATES), "outcome": len(catalogue.OUTCOMES), "code": len(catalogue.CODES),
+            "operation": len(catalogue.OPERATIONS),
+        }  # fmt: skip
+        total = 0
+        for one in metrics.FAMILIES:
+            more = [label for label in one.labels if label not in labels]
+            if one.labels[: len(labels)] == labels and set(more) <= set(words):
+                lines = len(one.buckets) + 3 if one.buckets else 1
+                for label in more:
+                    told = {("kind", "outcome"): catalogue.PUBLISHED, ("vault", "outcome"): catalogue.LOGINS}
+                    lines *= len(told.get((labels[-1], label), ())) or words[label]
+                total += lines
+        return total
+
+    plain, target = series(*catalogue.GRANT), series(*catalogue.TARGET)
+    head = HEAD.format(
+        states=", ".join(f"*{one}*" for one in catalogue.STATES),
+        outcomes=", ".join(f"*{one}*" for one in catalogue.OUTCOMES),
+        plain=plain, target=target, one=plain + target, provider=series("provider"), kind=series("kind"),
+        vault=series("vault"), up_to=metrics.PER_GRANT_UP_TO, most=grants.MOST_SHOWN,
+    )  # fmt: skip
+    lines = [
+        f"| `{one.name}` | {one.type} | {' '.join(f'`{label}`' for label in one.labels) or '–'} | {one.help} |"
+        for one in metrics.FAMILIES
+    ]
+    return head + "\n".join(lines) + "\n"
+
+
+def test_the_page_of_metrics_says_what_is_exported() -> None:
+    if WRITES:
+        PAGE.write_text(page())
+    assert PAGE.read_text() == page(), "write it anew: make docs"
+
+
+def dashboard() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("dashboard", HOUSE / "packaging" / "dashboard.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_dashboard_is_what_its_script_makes() -> None:
+    text = dashboard().text()
+    if WRITES:
+        BOARD.write_text(text)
+    assert BOARD.read_text() == text, "write it anew: make docs"
+
+
+# --- names ------------------------------------------------------------------------------------------------------
+
+EXPORTED = {
+    name + suffix
+    for one in metrics.FAMILIES
+    for name in (one.name,)
+    for suffix in (("_bucket", "_sum", "_count", "") if one.buckets else ("",))
+}
+
+
+def names_in(text: str) -> set[str]:
+    return set(re.findall(r"\b(?:rotator|process)_[a-z_]+[a-z]\b", text))
+
+
+def rules() -> list[dict[str, Any]]:
+    (group,) = yaml.safe_load(RULES.read_text())["groups"]
+    found: list[dict[str, Any]] = group["rules"]
+    return found
+
+
+def test_every_name_that_is_asked_for_is_exported() -> None:
+    asked = {rule["alert"]: names_in(rule["expr"]) for rule in rules()}
+    asked["dashboard"] = {
+        name
+        for panel in json.loads(BOARD.read_text())["panels"]
+        for target in panel.get("targets", ())
+        for name in names_in(target["expr"])
+    }
+    asked["cases"] = {
+        name
+        for case in yaml.safe_load(CASES.read_text())["tests"]
+        for series in case["input_series"]
+        for name in names_in(series["series"])
+    }
+    asked |= {path.name: names_in(path.read_text()) for path in (PAGE, RUNBOOK)}
+    unknown = {where: names - EXPORTED for where, names in asked.items() if names - EXPORTED}
+    assert unknown == {}
+    assert len(asked["dashboard"]) > 25
+
+
+def test_the_dashboard_shows_every_metric() -> None:
+    text = BOARD.read_text()
+    assert [one.name for one in metrics.FAMILIES if one.name not in text] == []
+
+
+def test_labels_that_are_asked_for_are_those_of_the_metric() -> None:
+    """A state or an outcome that there is not would keep an alert silent for ever."""
+    words = {"state": catalogue.STATES, "outcome": (*catalogue.OUTCOMES, *catalogue.LOGINS)}
+    for rule in rules():
+        for label, told in re.findall(r'(\w+)!?="([^"]*)"', rule["expr"]):
+            assert label == "job" or told in words[label], rule["alert"]
+
+
+# --- rules ------------------------------------------------------------------------------------------------------
+
+
+def test_every_rule_tells_who_acts_and_what_to_do() -> None:
+    headings = re.findall(r"^## (\w+)$", RUNBOOK.read_text(), re.MULTILINE)
+    assert sorted(set(headings)) == sorted({rule["alert"] for rule in rules()})
+    for rule in rules():
+        notes = rule["annotations"]
+        assert notes["summary"] and notes["description"].endswith(".")
+        assert notes["runbook"] == f"docs/runbook.md#{rule['alert'].lower()}"
+        assert rule["labels"]["severity"] in ("warning", "critical")
+    for section in re.split(r"^## ", RUNBOOK.read_text(), flags=re.MULTILINE)[1:]:
+        assert all(f"**{part}" in section for part in ("What it means.", "What to look at.", "At night.")), section
+
+
+def test_no_rule_waits_for_as_long_as_a_token_of_an_hour_is_renewed_ahead() -> None:
+    minutes = [int(rule.get("for", "0m").removesuffix("m")) for rule in rules()]
+    assert max(minutes) <= 10
+
+
+def test_every_alert_has_a_case_where_it_fires_and_one_where_it_does_not() -> None:
+    fires: dict[str, set[str]] = {}
+    silent = set()
+    for case in yaml.safe_load(CASES.read_text())["tests"]:
+        for one in case["alert_rule_test"]:
+            alerts = {alert["exp_labels"]["severity"] for alert in one["exp_alerts"]}
+            fires.setdefault(one["alertname"], set()).update(alerts)
+            if not alerts:
+                silent.add(one["alertname"])
+    wanted: dict[str, set[str]] = {}
+    for rule in rules():
+        wanted.setdefault(rule["alert"], set()).add(rule["labels"]["severity"])
+    assert fires == wanted
+    assert silent == set(wanted)
+
+
+@pytest.mark.parametrize("words", [("check", "rules", RULES), ("test", "rules", CASES)])
+def test_promtool_agrees(words: tuple[str, str, Path]) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool (package prometheus) is not installed")
+    done = subprocess.run(
+        [promtool, *map(str, words)], cwd=FOLDER, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "SUCCESS" in done.stdout
+
+
+def test_promtool_understands_every_panel(tmp_path: Path) -> None:
+    """As recording rules, with Grafana's variables filled in."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool (package prometheus) is not installed")
+    queries = [
+        target["expr"].replace("$__rate_interval", "1m").replace("$job", ".*").replace("$instance", ".*")
+        for panel in json.loads(BOARD.read_text())["panels"]
+        for target in panel.get("targets", ())
+    ]
+    told = [{"record": f"panel:query:{number}", "expr": query} for number, query in enumerate(queries)]
+    (tmp_path / "panels.yaml").write_text(json.dumps({"groups": [{"name": "panels", "rules": told}]}))
+    done = subprocess.run(
+        [promtool, "check", "rules", "panels.yaml"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
