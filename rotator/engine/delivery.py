@@ -207,8 +207,11 @@ async def deliver(
         # Nothing that may be published: what stands there stays until it really expires.
         return replace(post, look_at=now + verify_every)
     if publisher.judged_by_mark and hooks.is_told(post, grant):
+        if not post.holds(grant):
+            ahead = Settled(Found.AHEAD, generation=post.generation)
+            return replace(post, ahead=ahead, trouble="was told of a newer generation", look_at=now + verify_every)
         # It ran, and nobody can look whether it did; what may be missing is the mark.
-        recorded = post.recorded or (post.holds(grant) and await _record(grant, target, publisher, "", tools))
+        recorded = post.recorded or await _record(grant, target, publisher, "", tools)
         return replace(post, look_at=now + verify_every, recorded=recorded)
     try:
         settled = await publisher.settle(Publication(grant.name, grant.lineage, access), now)
