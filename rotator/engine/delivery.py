@@ -9,7 +9,7 @@ from rotator.core import events, policy
 from rotator.core.errors import Transient
 from rotator.core.grants import Grant
 from rotator.core.ports import Publisher
-from rotator.core.publication import Found, Publication
+from rotator.core.publication import Found, Publication, Settled
 from rotator.engine import agenda, hooks
 from rotator.engine.agenda import Post
 from rotator.engine.orphans import reason_of
@@ -28,10 +28,11 @@ async def deliver(
         # Nothing that may be published: what stands there stays until it really expires.
         return replace(post, look_at=now + verify_every)
     if publisher.judged_by_mark and hooks.is_told(post, grant):
+        if not post.holds(grant):
+            ahead = Settled(Found.AHEAD, generation=post.generation)
+            return replace(post, ahead=ahead, trouble="was told of a newer generation", look_at=now + verify_every)
         # It ran, and nobody can look whether it did; what may be missing is the mark.
-        recorded = post.recorded or (
-            post.holds(grant) and await agenda.record(grant, target, publisher, "", tools.store)
-        )
+        recorded = post.recorded or await agenda.record(grant, target, publisher, "", tools.store)
         return replace(post, look_at=now + verify_every, recorded=recorded)
     try:
         settled = await publisher.settle(Publication(grant.name, grant.lineage, access), now)

@@ -38,7 +38,8 @@ def first_post(publisher: Publisher, old: Post | None, mark: Delivery | None, no
 
 
 def is_told(post: Post, grant: Grant) -> bool:
-    """Whether there is nothing to tell: this generation was told, or (with a store that fell back) a later one."""
+    """Whether there is nothing to tell: this generation was told, or a later one, which proves that what is saved is an
+    old copy, as with any other target."""
     access = grant.access
     told = post.generation is not None and post.lineage == grant.lineage
     return access is not None and told and access.generation <= (post.generation or 0)

@@ -21,6 +21,7 @@ from rotator.core.tokens import Secret
 from rotator.drivers import http
 from rotator.drivers.webhook import Webhook
 from tests.contracts.publishers import NOW, publication
+from tests.drivers.far_end import LONG, far_end, says
 from tests.peers import wire
 from tests.peers.wire import Asked, Reply
 
@@ -192,3 +193,19 @@ def test_its_place_is_named_without_what_may_let_one_in() -> None:
     assert "xyz" not in one.location + repr(one)
     assert one.location != other.location
     assert one.judged_by_mark and not one.local and not asyncio.run(one.remove(""))
+
+
+def test_a_knock_says_nothing_and_tells_who_is_there() -> None:
+    async def story() -> None:
+        client = http.HttpxClient()
+        async with far_end(says(b""), read=False) as end:
+            there = await client.knock(f"http://127.0.0.1:{end.port}/hooks", deadline=LONG)
+            assert (there.failure, there.reach) == (None, Reach.CONNECTED)
+            await end.ended.wait()
+            no_tls = await client.knock(f"https://127.0.0.1:{end.port}/hooks", deadline=LONG)
+            assert no_tls.failure in ("tls", "reset")
+        gone = await client.knock(f"http://127.0.0.1:{end.port}/hooks", deadline=LONG)
+        assert gone.failure == "refused"
+        assert end.requests == []
+
+    asyncio.run(story())
