@@ -1,5 +1,5 @@
 """Builds dist/rotator_VERSION_ARCH.deb with dpkg-deb: the program and all it needs in a folder of its own, for this
-release's /usr/bin/python3; units, user and folders as `rotator install --systemd` puts them; man pages.
+release's /usr/bin/python3; units, user and folders as `rotator install --systemd` puts them; man pages, completions.
 
 ``python packaging/deb.py [FOLDER]``; needs pip, dpkg-deb and the system's Python.
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 import manual
 
 import rotator
+from rotator.cli import completion
 
 HOUSE = Path(__file__).parents[1]
 DEBIAN = Path(__file__).parent / "debian"
@@ -32,6 +33,12 @@ from rotator.__main__ import main
 
 main()
 """
+# Where each shell looks for what packages bring.
+COMPLETIONS = {
+    "bash": "bash-completion/completions/rotator",
+    "zsh": "zsh/vendor-completions/_rotator",
+    "fish": "fish/vendor_completions.d/rotator.fish",
+}
 CONTROL = """\
 Package: rotator
 Version: {version}
@@ -110,8 +117,13 @@ def _documents(root: Path) -> None:
         place = root / "usr/share/man" / f"man{name[-1]}" / f"{name}.gz"
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(gzip.compress(manual.page(name).encode(), mtime=0))
+    for shell, name in COMPLETIONS.items():
+        place = root / "usr/share" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(completion.script(shell))
     documents = root / "usr/share/doc/rotator"
     documents.mkdir(parents=True, exist_ok=True)
+    shutil.copy(HOUSE / "docs" / "status.schema.json", documents)
     shutil.copy(HOUSE / "LICENSE", documents / "copyright")
     (documents / "changelog.gz").write_bytes(gzip.compress((HOUSE / "CHANGELOG.md").read_bytes(), mtime=0))
 

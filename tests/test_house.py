@@ -192,7 +192,7 @@ def test_a_command_loads_only_what_it_needs(word: str, tmp_path: Path) -> None:
     program = (
         "import sys; from rotator import cli; "
         f"cli.main({[word] if word == 'version' else [word, '--config', str(tmp_path / 'rotator.toml')]!r}); "
-        f"print([name for name in {('httpx', 'hvac', 'apscheduler', 'rich', 'uvicorn')!r} "
+        f"print([name for name in {('httpx', 'hvac', 'apscheduler', 'rich', 'uvicorn', 'opentelemetry')!r} "
         "if name in sys.modules], file=sys.stderr)"
     )
     (tmp_path / "rotator.toml").write_text("")

@@ -39,9 +39,14 @@ class Word:
 
 
 def completion(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    found = list(_tree(words.parser(), (), ""))
-    print({"bash": _bash, "zsh": _zsh, "fish": _fish}[arguments.shell](found), end="")
+    print(script(arguments.shell), end="")
     return 0
+
+
+def script(shell: str) -> str:
+    """What ``bash``, ``zsh`` or ``fish`` reads."""
+    found = list(_tree(words.parser(), (), ""))
+    return {"bash": _bash, "zsh": _zsh, "fish": _fish}[shell](found)
 
 
 def _tree(parser: argparse.ArgumentParser, path: tuple[str, ...], text: str) -> Iterator[Word]:
