@@ -101,26 +101,30 @@ def build(plan: Plan, *, log_level: str | None = None) -> Built:
         )
     )
 
-    on_defect = _defects(bus, system_clock)
-    control = _LateControl(control_path(plan), daemon, on_defect)
-    bus.join("chronicle", control.hear)
     inputs = Inputs(plan, daemon.look_at_secrets, daemon.hang_up)
-    faces: list[Face] = [control, inputs, _Logout(lambda: discovery)]
-    if (tracing := traces.of(plan)) is not None:
+    tracing = traces.of(plan)
+    faces: list[Face] = [inputs, _Logout(lambda: discovery)]
+    if tracing is not None:
         bus.join("traces", tracing.spans)
         faces.append(tracing)
-    if settings.http.address is not None:
-        from rotator.assembly import pages
-
-        faces.append(pages.face(plan, daemon, pages.Surroundings(system_clock, bus, supervisor), on_defect))
-    return Built(daemon, tuple(faces), log, level, tracing)
+    return Built(daemon, (*_shown(plan, daemon, bus, system_clock, supervisor), *faces), log, level, tracing)
 
 
-def _defects(bus: Bus, system_clock: clock.SystemClock) -> Callable[[str, Exception], None]:
+def _shown(
+    plan: Plan, daemon: Daemon, bus: Bus, system_clock: clock.SystemClock, supervisor: systemd.Notifier
+) -> Iterator[Face]:
+    """Where people and programs ask: the control socket, and the pages where they have an address."""
+
     def on_defect(doing: str, error: Exception) -> None:
         bus.tell(events.TaskFailed(at=system_clock.now(), doing=doing, error=type(error).__name__))
 
-    return on_defect
+    control = _LateControl(control_path(plan), daemon, on_defect)
+    bus.join("chronicle", control.hear)
+    yield control
+    if plan.settings.http.address is not None:
+        from rotator.assembly import pages
+
+        yield pages.face(plan, daemon, pages.Surroundings(system_clock, bus, supervisor), on_defect)
 
 
 def _timing(settings: Settings) -> Timing:

@@ -17,6 +17,9 @@ from rotator.engine.board import Board, Desk
 from rotator.engine.courier import Courier
 from rotator.engine.rotation import Tools
 
+SURPLUS = 16
+"""So many more are asked for than there are desks, to find grants that nobody configures any more."""
+
 
 class Desks:
     """Who is at work, and what is known of each without asking the store. What is saved goes on to the courier.
@@ -94,6 +97,18 @@ class Desks:
             marks,
         )
         self._board.take_over(desks)
+
+    async def due(self, now: datetime) -> Sequence[str]:
+        """All of the residents that are due. Grants that nobody configures any more are due for ever and before all
+        others; once found they are counted in. Raises what the store raises."""
+        limit = len(self._desks) + len(self.strangers) + SURPLUS
+        while True:
+            names = await self._tools.store.due(now, limit)
+            found = {name for name in names if self.get(name) is None} - self.strangers
+            self.strangers |= found
+            if not found or len(names) < limit:
+                return names
+            limit *= 2
 
     # --- guests ------------------------------------------------------------------------------------------------
 

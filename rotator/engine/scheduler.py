@@ -7,7 +7,7 @@ store, so that a missed alarm, a suspended machine or a clock step heals itself.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -30,8 +30,6 @@ from rotator.engine.visits import Visits
 T = TypeVar("T")
 
 TOGETHER = timedelta(seconds=1)
-SURPLUS = 16
-"""So many more are asked for than there are desks, to find grants that nobody configures any more."""
 CROWD = timedelta(milliseconds=0.5)
 """How much longer the store is not asked what is due, for each grant that stands in line already."""
 
@@ -71,8 +69,6 @@ class Scheduler:
         self._visits = Visits(tools, self._crew, self._desks, self._turns, self.ring)
         self._former: list[Roster] = []
         self._moment = self._looked = tools.clock.moment()
-        # Long ago: the first sweep walks.
-        self._walked = self._moment.boottime - timing.sweep_every
         self.bell = asyncio.Event()
 
     # --- who is enrolled ---------------------------------------------------------------------------------------
@@ -134,7 +130,7 @@ class Scheduler:
         self._crew.start(("tend",), self._roster.tend)
         self._courier.sweep(self._roster)
         self._visits.release()
-        self._walk()
+        self._visits.stroll(self._moment, self._timing.sweep_every)
         next_look = self._next_look(self._moment)
         upcoming: datetime | None = next_look
         if next_look <= now:
@@ -170,7 +166,7 @@ class Scheduler:
         # They need not wait for a store that keeps silent.
         turns.let_in()
         # All that is due, for who needs it most goes first; strangers stay due for ever.
-        for name in await self._due(now):
+        for name in await self._desks.due(now):
             due = self._desks.get(name)
             if due is not None and not due.is_held(now):
                 turns.wait(due, self._moment)
@@ -179,27 +175,6 @@ class Scheduler:
                 turns.wait(guest, self._moment)
         times = (await store.next_due(now), await self._visits.next_due(now))
         return min((at for at in times if at is not None), default=None)
-
-    async def _due(self, now: datetime) -> Sequence[str]:
-        """All of the residents that are due. Grants that nobody configures any more are due for ever and before all
-        others; once found they are counted in."""
-        strangers = self._desks.strangers
-        limit = len(self._desks) + len(strangers) + SURPLUS
-        while True:
-            names = await self._tools.store.due(now, limit)
-            found = {name for name in names if self._desks.get(name) is None} - strangers
-            strangers |= found
-            if not found or len(names) < limit:
-                return names
-            limit *= 2
-
-    def _walk(self) -> None:
-        """Look after what the register publishes, as far as the time since the last walk allows."""
-        passed = self._moment.boottime - self._walked
-        if self._visits.register is None or not (passed < policy.ZERO or passed >= self._timing.sweep_every):
-            return
-        if self._crew.start(("walk",), partial(self._visits.walk, self._timing.sweep_every)) is not None:
-            self._walked = self._moment.boottime
 
     def _next_look(self, moment: policy.Moment) -> datetime:
         """When the store is asked next: at once while nobody waits, else the less often the more do. To be in line a

@@ -13,11 +13,13 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 
 from rotator.core import events, policy
 from rotator.core.errors import Misconfigured, RotatorError
 from rotator.core.grants import Grant
 from rotator.core.health import Census, Listed
+from rotator.core.policy import Moment
 from rotator.core.ports import Enrolment, Entry, Register, Roster
 from rotator.core.pressure import Line
 from rotator.engine import rotation
@@ -53,6 +55,7 @@ class Visits:
         self._hosted: Counter[str] = Counter()
         self._cursor = ""
         self._count_at: datetime | None = None
+        self._strolled: timedelta | None = None
         self.walked = tools.store.register is None
         self.census: Census | None = None
 
@@ -168,6 +171,14 @@ class Visits:
                 self._desks.let_go(name)
 
     # --- the walk ----------------------------------------------------------------------------------------------
+
+    def stroll(self, moment: Moment, every: timedelta) -> None:
+        """Go on with the walk, once in each ``every``."""
+        since = None if self._strolled is None else moment.boottime - self._strolled
+        if self.register is None or (since is not None and policy.ZERO <= since < every):
+            return
+        if self._crew.start(("walk",), partial(self.walk, every)) is not None:
+            self._strolled = moment.boottime
 
     async def walk(self, span: timedelta) -> None:
         """As far as the pace allows in ``span``; the first time all through. Never raises for the store."""

@@ -36,9 +36,10 @@ from rotator.settings import advice, checks, discovered, problems, registered, s
 from rotator.settings.addresses import Address
 from rotator.settings.documents import DROP_INS
 from rotator.settings.entries import VaultPath, state_entry, vault_field
-from rotator.settings.models import AppRole, Auth, Budget, Grant, Limits, Provider, Settings, Vault
+from rotator.settings.models import Budget, Grant, Limits, Provider, Settings
 from rotator.settings.targets import Target
 from rotator.settings.values import SecretReference, duration
+from rotator.settings.vaults import AppRole, Auth, Vault
 
 __all__ = [
     "DROP_INS",

@@ -10,11 +10,12 @@ from urllib.parse import urlsplit
 from rotator.core.errors import Misconfigured
 from rotator.core.publication import Format, fill
 from rotator.settings.entries import vault_entry, vault_field
-from rotator.settings.models import Auth, Grant, Provider, Settings, Vault
+from rotator.settings.models import Grant, Provider, Settings
 from rotator.settings.problems import Problem, suggest
 from rotator.settings.shape import Path, dotted
 from rotator.settings.targets import Target
 from rotator.settings.values import SecretReference
+from rotator.settings.vaults import Auth, Vault
 
 # A template is tried with these names; their values do not matter.
 TEMPLATE_FIELDS = (

@@ -6,7 +6,6 @@ A model knows one table by itself; what ties tables together is in `checks`.
 from __future__ import annotations
 
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -20,7 +19,6 @@ from rotator.settings.values import (
     AbsolutePath,
     Duration,
     Listen,
-    Mount,
     Name,
     ProviderName,
     Proxy,
@@ -30,9 +28,8 @@ from rotator.settings.values import (
     Text,
     Url,
     VaultEntry,
-    VaultFolder,
-    VaultTemplate,
 )
+from rotator.settings.vaults import Discovery, Vault
 
 # RFC 6749 sections 4.1.2.1 and 5.2, and RFC 8628 section 3.5.
 ErrorCode = Literal[
@@ -172,90 +169,6 @@ class Grant(Part):
     scope: Text | None = None
     budget: Budget = Field(default_factory=Budget)
     targets: dict[Name, Target] = Field(default_factory=dict)
-
-
-class AppRole(Part):
-    """Vault's AppRole login. ``wrapped`` says that what ``secret_id`` refers to is a response-wrapping token, made for
-    ``role``. A role with ``bind_secret_id=false`` has no secret_id."""
-
-    role_id: Reference
-    secret_id: Reference | None = None
-    wrapped: bool = False
-    role: Text | None = None
-    mount: Mount = "approle"
-
-
-class Kubernetes(Part):
-    """Login with the Pod's service account; the file is read anew at each login."""
-
-    role: Text
-    token_file: AbsolutePath = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
-    mount: Mount = "kubernetes"
-
-
-class Jwt(Part):
-    """Login with a signed token that the surroundings provide."""
-
-    role: Text
-    token: Reference
-    mount: Mount = "jwt"
-
-
-class Userpass(Part):
-    """Login with a user name and a password."""
-
-    username: Text
-    password: Reference
-    mount: Mount = "userpass"
-
-
-class Certificate(Part):
-    """Login with the TLS certificate that the connection presents: `cert_file` and `key_file` of the Vault."""
-
-    role: Text | None = None
-    mount: Mount = "cert"
-
-
-class Auth(Part):
-    """How to log in to a Vault: exactly one of these."""
-
-    token: Reference | None = None
-    token_file: AbsolutePath | None = None
-    approle: AppRole | None = None
-    kubernetes: Kubernetes | None = None
-    jwt: Jwt | None = None
-    userpass: Userpass | None = None
-    cert: Certificate | None = None
-
-
-class Vault(Part):
-    """A HashiCorp Vault or OpenBao."""
-
-    address: Url
-    namespace: Text | None = None
-    ca_file: AbsolutePath | None = None
-    cert_file: AbsolutePath | None = None
-    key_file: AbsolutePath | None = None
-    timeout: Span = timedelta(seconds=10)
-    allow_plain_http: bool = False
-    revoke_on_stop: bool = False
-    auth: Auth
-
-
-class VaultDiscovery(Part):
-    """Grants that stand under a prefix in Vault, one entry each. The rest is for entries that do not say it
-    themselves; ``{grant}`` and ``{provider}`` stand for the names."""
-
-    prefix: VaultFolder
-    provider: Text | None = None
-    file: Text | None = None
-    vault: VaultTemplate | None = None
-
-
-class Discovery(Part):
-    """Where else grants come from."""
-
-    vault: VaultDiscovery | None = None
 
 
 class Cluster(Part):

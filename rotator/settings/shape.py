@@ -10,8 +10,9 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from rotator.settings.models import Auth, Settings
+from rotator.settings.models import Settings
 from rotator.settings.values import KINDS, SecretReference
+from rotator.settings.vaults import Auth
 
 Path = tuple[str, ...]
 
