@@ -157,14 +157,21 @@ class Health:
 
     def line(self) -> str:
         """The one line for STATUS= and for the end of a command."""
+        bad = [grant for grant in self.grants if grant.reason]
+        reasons = [f"{grant.name}: {grant.reason}" for grant in bad[:3]]
+        if len(bad) > 3:
+            reasons.append(f"and {len(bad) - 3} more")
+        return self._told(reasons)
+
+    def lead(self) -> str:
+        """The same line without reasons, for who shows those elsewhere."""
+        return self._told([])
+
+    def _told(self, reasons: list[str]) -> str:
         if not self.grants:
             return "no grants are configured"
         published = sum(grant.published for grant in self.grants)
-        parts = [f"{published}/{len(self.grants)} grants published"]
-        bad = [grant for grant in self.grants if grant.reason]
-        parts.extend(f"{grant.name}: {grant.reason}" for grant in bad[:3])
-        if len(bad) > 3:
-            parts.append(f"and {len(bad) - 3} more")
+        parts = [f"{published}/{len(self.grants)} grants published", *reasons]
         coming = [(grant.due_at, grant.name) for grant in self.grants if grant.due_at is not None]
         if coming:
             due, name = min(coming)
