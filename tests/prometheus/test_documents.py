@@ -66,8 +66,8 @@ the loop took longer than 3 ms in the median. The server adds 4 ms and 60 ms. pr
 one slice of 7.7 s and kept 190 MB for them, which is why the page is written by hand. A daemon without `[http] address`
 loads none of it and counts nothing.
 
-Where each of ten thousand grants is to have series, give Prometheus a `scrape_timeout` of 30 s: a page of 25 MB is sent in
-a thousand pieces, and rotations go between them.
+Where each of ten thousand grants is to have series, give Prometheus a `scrape_timeout` of 30 s: a page of 25 MB is sent
+in a thousand pieces, and rotations go between them.
 
 ## All of them
 
