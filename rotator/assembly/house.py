@@ -93,9 +93,7 @@ def build(plan: Plan, *, log_level: str | None = None) -> Built:
         )
     )
 
-    def on_defect(doing: str, error: Exception) -> None:
-        bus.tell(events.TaskFailed(at=system_clock.now(), doing=doing, error=type(error).__name__))
-
+    on_defect = _defects(bus, system_clock)
     control = _LateControl(control_path(plan), daemon, on_defect)
     inputs = Inputs(plan, daemon.look_at_secrets)
     faces: list[Face] = [
@@ -122,6 +120,15 @@ def _log(plan: Plan, level: events.Level) -> telemetry.LogListener:
         colour=telemetry.is_colourful(sys.stderr, plan.environ),
         journal=telemetry.Journal(),
     )
+
+
+def _defects(bus: Bus, its_clock: Clock) -> Callable[[str, Exception], None]:
+    """Tells what was being done and the class of what was raised; its text may hold anything."""
+
+    def tell(doing: str, error: Exception) -> None:
+        bus.tell(events.TaskFailed(at=its_clock.now(), doing=doing, error=type(error).__name__))
+
+    return tell
 
 
 def _pages(
