@@ -18,7 +18,7 @@ from rotator.assembly.plan import Plan
 from rotator.assembly.roster import ConfiguredRoster
 from rotator.core import events
 from rotator.core.health import Margin, Startup
-from rotator.core.ports import Face, Roster
+from rotator.core.ports import Clock, Face, Roster
 from rotator.drivers import clock, watch
 from rotator.engine.bus import Bus
 from rotator.engine.daemon import Daemon, Parts
@@ -96,9 +96,7 @@ def build(plan: Plan, *, log_level: str | None = None) -> Built:
         )
     )
 
-    def on_defect(doing: str, error: Exception) -> None:
-        bus.tell(events.TaskFailed(at=system_clock.now(), doing=doing, error=type(error).__name__))
-
+    on_defect = _defects(bus, system_clock)
     control = _LateControl(control_path(plan), daemon, on_defect)
     inputs = Inputs(plan, daemon.look_at_secrets)
     faces: list[Face] = [control, inputs, _Logout(lambda: discovery)]
@@ -124,6 +122,15 @@ def _log(plan: Plan, level: events.Level) -> telemetry.LogListener:
         colour=telemetry.is_colourful(sys.stderr, plan.environ),
         journal=telemetry.Journal(),
     )
+
+
+def _defects(bus: Bus, its_clock: Clock) -> Callable[[str, Exception], None]:
+    """Tells what was being done and the class of what was raised; its text may hold anything."""
+
+    def tell(doing: str, error: Exception) -> None:
+        bus.tell(events.TaskFailed(at=its_clock.now(), doing=doing, error=type(error).__name__))
+
+    return tell
 
 
 class _Logout:

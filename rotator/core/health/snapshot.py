@@ -157,23 +157,28 @@ class Health:
 
     def line(self) -> str:
         """The one line for STATUS= and for the end of a command."""
-        bad = [grant for grant in self.grants if grant.reason]
-        reasons = [f"{grant.name}: {grant.reason}" for grant in bad[:3]]
-        if len(bad) > 3:
-            reasons.append(f"and {len(bad) - 3} more")
-        return self._told(reasons)
+        return self._told(reasons=True)
 
     def lead(self) -> str:
         """The same line without reasons, for who shows those elsewhere."""
-        return self._told([])
+        return self._told(reasons=False)
 
-    def _told(self, reasons: list[str]) -> str:
+    def _told(self, *, reasons: bool) -> str:
         if not self.grants:
             return "no grants are configured"
-        published = sum(grant.published for grant in self.grants)
-        parts = [f"{published}/{len(self.grants)} grants published", *reasons]
-        coming = [(grant.due_at, grant.name) for grant in self.grants if grant.due_at is not None]
-        if coming:
-            due, name = min(coming)
-            parts.append(f"next rotation in {brief(due - self.at)} ({name})")
+        published, bad, coming, due = 0, list[GrantHealth](), "", None
+        # One pass: this is said at every beat, of whatever many grants.
+        for grant in self.grants:
+            published += grant.published
+            if grant.reason:
+                bad.append(grant)
+            if grant.due_at is not None and (due is None or grant.due_at < due):
+                due, coming = grant.due_at, grant.name
+        parts = [f"{published}/{len(self.grants)} grants published"]
+        if reasons:
+            parts.extend(f"{grant.name}: {grant.reason}" for grant in bad[:3])
+        if reasons and len(bad) > 3:
+            parts.append(f"and {len(bad) - 3} more")
+        if due is not None:
+            parts.append(f"next rotation in {brief(due - self.at)} ({coming})")
         return "; ".join(parts)
