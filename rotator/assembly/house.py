@@ -46,8 +46,7 @@ class Built:
 def build(plan: Plan, *, log_level: str | None = None) -> Built:
     """Every object of one run. Nothing is opened yet; call it inside the event loop."""
     system_clock, dice = clock.SystemClock(), clock.SystemDice()
-    if plan.settings.http.address is not None:
-        plan = replace(plan, tallies={})
+    plan = _counted(plan)
     states.make_folder(plan)
     store = states.store(plan, system_clock, dice)
     bus = Bus(system_clock.now)
@@ -99,12 +98,24 @@ def build(plan: Plan, *, log_level: str | None = None) -> Built:
     on_defect = _defects(bus, system_clock)
     control = _LateControl(control_path(plan), daemon, on_defect)
     inputs = Inputs(plan, daemon.look_at_secrets)
-    faces: list[Face] = [control, inputs, _Logout(lambda: discovery)]
-    if settings.http.address is not None:
-        from rotator.assembly import pages
+    shown = _pages(plan, daemon, bus, supervisor, system_clock, on_defect)
+    return Built(daemon, (control, inputs, _Logout(lambda: discovery), *shown), log, level)
 
-        faces.append(pages.face(plan, daemon, pages.Surroundings(system_clock, bus, supervisor), on_defect))
-    return Built(daemon, tuple(faces), log, level)
+
+def _counted(plan: Plan) -> Plan:
+    """With room for what is counted of each Vault, where somebody shows it."""
+    return plan if plan.settings.http.address is None else replace(plan, tallies={})
+
+
+def _pages(
+    plan: Plan, daemon: Daemon, bus: Bus, supervisor: systemd.Notifier, its_clock: Clock,
+    on_defect: Callable[[str, Exception], None],
+) -> tuple[Face, ...]:  # fmt: skip
+    if plan.settings.http.address is None:
+        return ()
+    from rotator.assembly import pages
+
+    return (pages.face(plan, daemon, pages.Surroundings(its_clock, bus, supervisor), on_defect),)
 
 
 def _timing(settings: Settings) -> Timing:

@@ -144,7 +144,7 @@ def _anew(daemon: Daemon) -> tuple[health.GrantHealth, ...]:
     return tuple(
         health.examine(
             desk.grant, desk.enrolment.provider, desk.enrolment.rules.budget, scheduler._courier.health(name), now,
-            was_short=board._judged[name].short,
+            was_short=board._judged[name].short, refresh_lifetime=desk.enrolment.rules.refresh_lifetime,
         )
         for name, desk in sorted(scheduler._desks._desks.items())
     )  # fmt: skip
