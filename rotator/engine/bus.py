@@ -21,6 +21,7 @@ CAPACITY = 1024
 class _Line:
     name: str
     listener: Listener
+    at_once: int
     waiting: deque[events.Event] = field(default_factory=deque)
     dropped: int = 0
     lost: int = 0
@@ -40,8 +41,10 @@ class Bus:
         self._opened = False
         self._pending: asyncio.Handle | None = None
 
-    def join(self, name: str, listener: Listener) -> None:
-        self._lines.append(_Line(name, listener))
+    def join(self, name: str, listener: Listener, *, at_once: int = 1) -> None:
+        """``at_once``: how many events it is passed in one turn; more than one is for who merely counts, and would
+        otherwise be told too late of what thousands of grants do on a busy loop."""
+        self._lines.append(_Line(name, listener, at_once))
 
     @property
     def lost(self) -> dict[str, int]:
@@ -78,9 +81,10 @@ class Bus:
     def _turn(self) -> None:
         self._pending = None
         for line in self._lines:
-            if line.waiting or line.dropped:
-                self._pass_one(line)
-        # One event a turn and listener: a burst does not hold up a rotation.
+            for _ in range(line.at_once):
+                if line.waiting or line.dropped:
+                    self._pass_one(line)
+        # Few events a turn and listener: a burst does not hold up a rotation.
         if any(line.waiting or line.dropped for line in self._lines):
             self._wake()
 

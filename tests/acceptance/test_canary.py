@@ -24,6 +24,7 @@ from rotator.core.errors import RotatorError
 from rotator.core.tokens import Secret
 from rotator.frontends.control import Client
 from tests.acceptance import stage as stages
+from tests.acceptance.pages import Pages
 from tests.acceptance.screens import Pipe, Terminal
 from tests.acceptance.stage import PATIENCE, TIMING, Process, Stage, Supervisor, wait_for
 from tests.peers.collector import collector
@@ -182,12 +183,16 @@ def furnish(stage: Stage, provider: Hostile, form: str, auth: str) -> None:
     stage.write(
         f'[log]\nlevel = "debug"\nformat = "{form}"\n[traces]\nenabled = true\n{TIMING}[startup]\nrequire = "any"\n'
         f'[providers.hostile]\ntoken_url = "{provider.url}"\nlogin_url = "{provider.url}"\nspacing = "1ms"\n'
-        f'auth = "{auth}"\nreuse = "harmless"\n{VAULTS.format(stage.folder)}'
+        f'auth = "{auth}"\nreuse = "harmless"\n{VAULTS.format(stage.folder)}{shown(stage).table}'
         f'[grants.billing]\n{grant}password = {{ file = "{stage.folder}/password" }}\n{targets}'
         '[grants.billing.targets.vault]\nvault = "secret/billing"\n'
         '[grants.billing.targets.other]\nvault = "other:secret/billing"\n'
         f'[grants.literal]\n{grant}password = "{LITERAL}"\n[grants.literal.targets.app]\nfile = "literal/token"\n'
     )
+
+
+def shown(stage: Stage) -> Pages:
+    return Pages(path=stage.folder / "http")
 
 
 @pytest.fixture
@@ -223,6 +228,9 @@ def provoke(stage: Stage, provider: Hostile) -> list[str]:
         except RotatorError as error:
             told.append(str(error))
         told.append(json.dumps(client.health()))
+        its = shown(stage)
+        told += [its.get(page)[1] for page in ("/", "/readyz?verbose", "/livez?verbose", "/metrics")]
+        told.append(its.first_event())
     return told
 
 

@@ -8,6 +8,8 @@ from dataclasses import replace
 import build
 import pytest
 from build import DAY, HOUR, MINUTE, NOON
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rotator.core import health
 from rotator.core.errors import Transient
@@ -88,6 +90,121 @@ def test_passwords_left_are_shown_where_there_is_a_password() -> None:
     assert health.examine(held, "omnifund", None, (), NOON).passwords_left is None
 
 
+# --- readiness --------------------------------------------------------------------------------------------------
+
+
+def ready(grant: Grant, *targets: TargetHealth, at: build.timedelta = MINUTE, was_short: bool = False) -> GrantHealth:
+    return health.examine(grant, "omnifund", Budget(), targets or (HERE,), NOON + at, was_short=was_short)
+
+
+@pytest.mark.parametrize(
+    ("grant", "targets", "at", "unready"),
+    [
+        (build.fresh(), (HERE,), MINUTE, ""),
+        (build.fresh(), (), MINUTE, ""),
+        (build.fresh(trouble=build.trouble()), (HERE,), 59 * MINUTE, ""),
+        (build.fresh(due_at=None, latch=build.latch()), (HERE,), MINUTE, ""),
+        (build.fresh(generation=2, access=build.access(2)), (replace(HERE, generation=None, valid_until=NOON + HOUR),),
+         MINUTE, ""),
+        (build.fresh(), (HERE, replace(AWAY, name="extra", required=False)), MINUTE, ""),
+        (build.fresh(), (HERE, replace(AWAY, name="two")), MINUTE, "target two holds no valid token"),
+        (build.fresh(), (AWAY, replace(AWAY, name="two")), MINUTE, "target app and target two hold no valid token"),
+        (build.fresh(), (replace(HERE, trouble="is full"),), MINUTE, "target app holds no valid token; target app"),
+        (build.fresh(), (replace(HERE, trouble="the Vault is away", valid_until=NOON + HOUR),), MINUTE, ""),
+        (build.fresh(), (HERE,), HOUR, "target app holds no valid token; expired; the exchange is on its way"),
+        (build.fresh(unproven=True), (HERE,), MINUTE, "target app holds no valid token; nobody knows"),
+        (build.empty(), (AWAY,), MINUTE, "target app holds no valid token; the first exchange is on its way"),
+        (build.empty(), (), MINUTE, "the store holds no valid token"),
+    ],
+)  # fmt: skip
+def test_ready_means_that_every_required_target_holds_a_valid_token(
+    grant: Grant, targets: tuple[TargetHealth, ...], at: build.timedelta, unready: str
+) -> None:
+    one = health.examine(grant, "omnifund", Budget(), targets, NOON + at)
+    assert one.unready.startswith(unready) and one.ready is (not unready), one.unready
+
+
+def test_a_target_that_is_not_required_holds_up_nothing_and_is_told_all_the_same() -> None:
+    one = ready(build.fresh(), HERE, replace(AWAY, name="extra", required=False))
+    assert (one.published, one.decided, one.ready) == (True, True, True)
+    assert one.reason == "target extra is not written yet"
+
+
+def test_readiness_has_two_thresholds_on_what_is_left() -> None:
+    second = build.SECOND
+    assert ready(build.fresh(), at=HOUR - 31 * second).ready
+    short = ready(build.fresh(), at=HOUR - 30 * second)
+    assert (short.unready, short.short) == ("its token holds for 30s only, 30s are wanted", True)
+    assert not ready(build.fresh(), at=HOUR - 100 * second, was_short=True).ready
+    back = ready(build.fresh(), at=HOUR - 121 * second, was_short=True)
+    assert (back.ready, back.short) == (True, False)
+    # None on “no valid token”: the next valid one, long enough, is ready at once.
+    assert ready(build.empty(), AWAY, was_short=True).short
+    assert ready(build.fresh(), was_short=True).ready
+
+
+def test_tokens_that_live_for_a_minute_have_thresholds_of_their_own() -> None:
+    brief = build.fresh(access=build.access(lifetime=MINUTE))
+    second = build.SECOND
+    assert ready(brief, at=53 * second).ready
+    assert not ready(brief, at=54 * second).ready
+    assert not ready(brief, at=48 * second, was_short=True).ready
+    assert ready(brief, at=47 * second, was_short=True).ready
+
+
+@given(
+    at=st.timedeltas(-HOUR, 30 * HOUR),
+    later=st.timedeltas(build.ZERO, 30 * HOUR),
+    rests=st.timedeltas(-HOUR, 2 * DAY),
+    lifetime=st.timedeltas(MINUTE, DAY),
+    held=st.one_of(st.none(), st.timedeltas(-HOUR, DAY)),
+    was_short=st.booleans(),
+)
+def test_a_judgement_stands_until_it_says(
+    at: build.timedelta, later: build.timedelta, rests: build.timedelta, lifetime: build.timedelta,
+    held: build.timedelta | None, was_short: bool,
+) -> None:  # fmt: skip
+    """What is kept instead of being judged anew is what would be judged, in everything that is no duration in words."""
+    grant = build.fresh(access=build.access(lifetime=lifetime), due_at=NOON + rests, debits=(NOON, NOON - 7 * HOUR))
+    other = replace(AWAY, name="two", valid_until=None if held is None else NOON + held)
+    kept = ready(grant, HERE, other, at=at, was_short=was_short)
+    now = NOON + at + later
+    if kept.stands_until is not None and now >= kept.stands_until:
+        return
+    anew = ready(grant, HERE, other, at=at + later, was_short=kept.short)
+    for key in ("state", "published", "ready", "rests", "short", "passwords_left", "decided"):
+        assert getattr(anew, key) == getattr(kept, key), key
+
+
+def test_a_pulse_beats_for_as_long_as_it_may_be_quiet() -> None:
+    beats = health.Pulse(NOON, 30 * build.SECOND, 30 * build.SECOND)
+    assert (beats.beats, beats.reason) == (True, "")
+    late = replace(beats, quiet=31 * build.SECOND)
+    assert late.reason == "the last sweep ended 31s ago (2026-03-01T12:00:00Z); 30s are allowed"
+    assert (Health(NOON, (), beats).alive, Health(NOON, (), late).alive, Health(NOON, ()).alive) == (True, False, False)
+
+
+def test_probes_ask_what_they_are_named_for() -> None:
+    bad = replace(LATCHED, unready="target app holds no valid token")
+    late = health.Pulse(NOON, HOUR, MINUTE)
+    snapshot = Health(NOON, (FRESH, bad), late, started=False)
+    told = {question.value: health.probes.answer(snapshot, question) for question in health.probes.Question}
+    assert [one.line for one in told["readyz"][1]] == ["[+]billing ok", f"[-]crm failed: {bad.unready}"]
+    assert told["livez"][1][0].line.startswith("[-]loop failed: the last sweep ended 60m ago")
+    assert told["startupz"][1][0].line.startswith("[-]start failed: 1/2 grants published")
+    for question, (passed, _) in zip(health.probes.Question, told.values(), strict=True):
+        assert passed is health.probes.passes(snapshot, question) is False
+    ready_one = health.probes.Question.READY
+    assert health.probes.answer(snapshot, ready_one, exclude=("crm",))[0]
+    assert health.probes.answer(snapshot, ready_one, only="crm")[0] is False
+    assert health.probes.answer(snapshot, ready_one, only="nobody") == (True, [])
+    well = Health(NOON, (FRESH,), replace(late, quiet=MINUTE), started=True)
+    assert all(health.probes.passes(well, question) for question in health.probes.Question)
+    assert [one.line for one in health.probes.checks(Health(NOON, ()), health.probes.Question.LIVE)] == [
+        "[-]loop failed: the daemon does not run"
+    ]
+
+
 # --- the whole --------------------------------------------------------------------------------------------------
 
 FRESH = seen(build.fresh())
@@ -139,6 +256,7 @@ def test_the_line_names_what_is_wrong_and_what_comes_next() -> None:
     assert line.startswith("1/2 grants published; crm: credentials refused: the provider refused the password")
     assert "and 2 more" in whole(*(replace(LATCHED, name=f"crm{number}") for number in range(5))).line()
     assert "next rotation" not in whole(LATCHED).line()
+    assert whole(FRESH, LATCHED).lead() == "1/2 grants published; next rotation in 44m (billing)"
 
 
 def test_the_document_is_json_and_says_the_same() -> None:

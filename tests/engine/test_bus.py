@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from rotator.core import events
 from rotator.engine.bus import Bus
 from rotator.lab import world
@@ -30,6 +32,24 @@ def test_a_broken_or_slow_listener_harms_nobody() -> None:
         bus.flush()
         await clock.pass_time(SECOND)
         assert heard[-2:] == told[:2]
+
+    play(story)
+
+
+def test_who_merely_counts_hears_many_in_one_turn() -> None:
+    async def story() -> None:
+        clock = world.VirtualClock()
+        bus = Bus(clock.now)
+        turns: dict[str, list[str]] = {"slow": [], "quick": []}
+        bus.join("slow", lambda event: turns["slow"].append(event.sentence))
+        bus.join("quick", lambda event: turns["quick"].append(event.sentence), at_once=4)
+        bus.open()
+        bus.tell(*(events.Warned(at=clock.now(), text=str(number)) for number in range(6)))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert (len(turns["slow"]), len(turns["quick"])) in ((1, 4), (2, 6))
+        await clock.pass_time(SECOND)
+        assert turns["slow"] == turns["quick"] == [str(number) for number in range(6)]
 
     play(story)
 

@@ -62,9 +62,13 @@ class Shown:
 
     def sources(self) -> Sources:
         return Sources(
-            version="1.2.3", snapshot=self.snapshot, history=self.history, token=self.read_token if self.token else None, metrics=self.metrics,
+            version="1.2.3",
+            snapshot=self.snapshot,
+            history=self.history,
+            token=self.read_token if self.token else None,
+            metrics=self.metrics,
             on_defect=lambda doing, error: self.defects.append(f"{doing}: {type(error).__name__}"),
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True)

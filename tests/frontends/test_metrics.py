@@ -228,7 +228,7 @@ def test_the_page_comes_in_pieces_of_which_none_is_large() -> None:
 
     chunks = world.run(story)
     assert len(chunks) > 50
-    assert max(map(len, chunks)) < 3 * exposition.CHUNK
+    assert max(map(len, chunks)) < 5 * exposition.CHUNK
 
 
 # --- what is counted --------------------------------------------------------------------------------------------

@@ -58,6 +58,17 @@ those that are not well (not fresh, not published, or overdue) have series of th
 `grant`), `rotator_publish_total` for each kind of target: no alert is lost by it, and sums over grants stay what they
 are.
 
+## What it costs
+
+`python -m benchmarks --only scrape`. One run on a busy machine (load 9 to 17), the page alone: 10 000 grants with the
+default bound are 12 kB and 9 ms of processor time, with series for each 25 MB and 160 ms; no slice between two turns of
+the loop took longer than 3 ms in the median. The server adds 4 ms and 60 ms. prometheus_client wrote the same series in
+one slice of 7.7 s and kept 190 MB for them, which is why the page is written by hand. A daemon without `[http] address`
+loads none of it and counts nothing.
+
+Where each of ten thousand grants is to have series, give Prometheus a `scrape_timeout` of 30 s: a page of 25 MB is sent
+in a thousand pieces, and rotations go between them.
+
 ## All of them
 
 | metric | type | labels | meaning |

@@ -196,18 +196,30 @@ class Health:
 
     def line(self) -> str:
         """The one line for STATUS= and for the end of a command."""
+        return self._told(reasons=True)
+
+    def lead(self) -> str:
+        """The same line without reasons, for who shows those elsewhere."""
+        return self._told(reasons=False)
+
+    def _told(self, *, reasons: bool) -> str:
         counted = self.register if self.register is not None and self.register.total else None
         if not self.grants and counted is None:
             return "no grants are configured"
-        published = sum(grant.published for grant in self.grants)
+        published, bad, coming, due = 0, list[GrantHealth](), "", None
+        # One pass: this is said at every beat, of whatever many grants.
+        for grant in self.grants:
+            published += grant.published
+            if grant.reason:
+                bad.append(grant)
+            if grant.due_at is not None and (due is None or grant.due_at < due):
+                due, coming = grant.due_at, grant.name
         parts = [f"{published}/{len(self.grants)} grants published"] if self.grants else []
         parts += [] if counted is None else [counted.line()]
-        bad = [grant for grant in self.grants if grant.reason]
-        parts.extend(f"{grant.name}: {grant.reason}" for grant in bad[:3])
-        if len(bad) > 3:
+        if reasons:
+            parts.extend(f"{grant.name}: {grant.reason}" for grant in bad[:3])
+        if reasons and len(bad) > 3:
             parts.append(f"and {len(bad) - 3} more")
-        coming = [(grant.due_at, grant.name) for grant in self.grants if grant.due_at is not None]
-        if coming:
-            due, name = min(coming)
-            parts.append(f"next rotation in {brief(due - self.at)} ({name})")
+        if due is not None:
+            parts.append(f"next rotation in {brief(due - self.at)} ({coming})")
         return "; ".join(parts)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from rotator.core.health import GrantHealth, Health, State
 from rotator.frontends.http.rows import TONES
@@ -12,6 +12,7 @@ from rotator.frontends.http.rows import TONES
 PER_PAGE = 50
 LONGEST_QUERY = 100
 ATTENTION = "attention"
+WELL = 3
 CHOICES = (ATTENTION, *(state.value for state in State))
 
 
@@ -54,52 +55,43 @@ class Count:
     next: GrantHealth | None
 
 
-def needs_attention(grant: GrantHealth) -> bool:
-    return bool(grant.reason or grant.unready)
+def rank(grant: GrantHealth) -> int:
+    """What stands first: readers go without, a person must act, it may heal by itself, all is well (`WELL`)."""
+    if grant.unready:
+        return 0
+    if TONES[grant.state] == "bad":
+        return 1
+    return 2 if grant.reason else WELL
 
 
 def count(health: Health) -> Count:
     grants = health.grants
     coming = min((one for one in grants if one.due_at is not None), key=_due, default=None)
     return Count(
-        len(grants), sum(not one.unready for one in grants), sum(needs_attention(one) for one in grants), coming
+        len(grants), sum(not one.unready for one in grants), sum(rank(one) < WELL for one in grants), coming
     )  # fmt: skip
 
 
 def choose(grants: Sequence[GrantHealth], wish: Wish) -> Shown:
-    """What is wrong stands first, what can heal by itself behind it, the rest by name."""
+    """What is wrong stands first, the rest by name."""
     found = grants
     if wish.query:
         found = [one for one in found if wish.query in one.name or wish.query in one.provider]
     if wish.state == ATTENTION:
-        found = [one for one in found if needs_attention(one)]
+        found = [one for one in found if rank(one) < WELL]
     elif wish.state:
         found = [one for one in found if one.state.value == wish.state]
-    worst = [one for one in found if one.unready or TONES[one.state] == "bad"]
-    fair = [one for one in found if needs_attention(one) and not (one.unready or TONES[one.state] == "bad")]
     pages = max(1, -(-len(found) // PER_PAGE))
     page = min(wish.page, pages)
     begin, end = (page - 1) * PER_PAGE, page * PER_PAGE
-    front = [*worst, *fair]
+    # Few are wrong, and the rest stands in order already: it is never sorted as a whole.
+    front = sorted((one for one in found if rank(one) < WELL), key=rank)
     shown = front[begin:end]
     if len(shown) < PER_PAGE:
-        # The rest need not be sorted or copied as a whole: they stand in order already.
-        skip, wanted = max(0, begin - len(front)), PER_PAGE - len(shown)
-        for one in found:
-            if wanted == 0:
-                break
-            if needs_attention(one) or TONES[one.state] == "bad":
-                continue
-            if skip:
-                skip -= 1
-                continue
-            shown.append(one)
-            wanted -= 1
+        rest = (one for one in found if rank(one) == WELL)
+        skipped = max(0, begin - len(front))
+        shown += islice(rest, skipped, skipped + PER_PAGE - len(shown))
     return Shown(shown, len(found), page, pages)
-
-
-def by_state(grants: Sequence[GrantHealth]) -> Counter[str]:
-    return Counter(one.state.value for one in grants)
 
 
 def _due(grant: GrantHealth) -> tuple[object, str]:

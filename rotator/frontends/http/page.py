@@ -86,11 +86,11 @@ def verdict(counted: Count) -> str:
 
 
 def facts(health: Health) -> str:
-    """The line that STATUS= shows, and what probes are answered."""
+    """The line that STATUS= shows (its reasons stand in the table), and what probes are answered."""
     flags = (("alive", health.alive), ("started", health.started), ("ready", health.ready))
     chips = "".join(f'<li class="{"good" if on else "bad"}">{"" if on else "not "}{name}</li>' for name, on in flags)
     pulse = f"<p>{escape(health.pulse.reason)}</p>" if health.pulse is not None and not health.pulse.beats else ""
-    return f'<p class="line">{escape(health.line())}</p>{pulse}<ul class="flags" aria-label="Probes">{chips}</ul>'
+    return f'<p class="line">{escape(health.lead())}</p>{pulse}<ul class="flags" aria-label="Probes">{chips}</ul>'
 
 
 def found(shown: Shown, wish: Wish, counted: Count) -> str:

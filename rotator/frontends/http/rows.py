@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from html import escape
 
 from rotator.core.events import brief
+from rotator.core.grants import OutcomeClass
 from rotator.core.health import GrantHealth, State, TargetHealth
 from rotator.core.publication import rfc3339
 from rotator.frontends.http.history import DAY, Mark, What
@@ -34,11 +35,11 @@ def row(grant: GrantHealth, marks: Sequence[Mark], since: datetime, now: datetim
     name = escape(grant.name)
     passwords = "–" if grant.passwords_limit is None else _passwords(grant)
     cells = (
-        ("state", f'<span class="state">{escape(grant.state.value)}</span>{_unready(grant)}'),
+        ("state", f'<span class="word">{escape(grant.state.value)}</span>{_unready(grant)}'),
         ("valid", _validity(grant, now)),
         ("next", _ago(grant.due_at, now) if grant.due_at is not None else "when a person acts"),
         ("outcome", _outcome(grant, now)),
-        ("targets", _targets(grant.targets, grant)),
+        ("targets", _targets(grant.targets, grant.state is State.EXPIRED)),
         ("passwords", passwords),
         ("day", day(grant, marks, since, now)),
     )
@@ -65,8 +66,9 @@ def _validity(grant: GrantHealth, now: datetime) -> str:
     whole, left = grant.expires_at - grant.issued_at, max(grant.expires_at - now, timedelta(0))
     share = min(100.0, 100 * left / whole) if whole else 0.0
     words = f"{brief(left)} of {brief(whole)}" if left else f"expired {brief(now - grant.expires_at)} ago"
+    begin, end = f"{grant.issued_at.timestamp():.0f}", f"{grant.expires_at.timestamp():.0f}"
     return (
-        f'<span class="left" data-from="{grant.issued_at.timestamp():.0f}" data-to="{grant.expires_at.timestamp():.0f}" '
+        f'<span class="left" data-from="{begin}" data-to="{end}" '
         f'title="until {_clock(grant.expires_at)}">{words}</span>'
         '<svg class="bar" viewBox="0 0 100 4" preserveAspectRatio="none" aria-hidden="true" focusable="false">'
         f'<rect class="whole" width="100" height="4"/><rect class="rest" width="{share:.1f}" height="4"/></svg>'
@@ -75,9 +77,8 @@ def _validity(grant: GrantHealth, now: datetime) -> str:
 
 def _ago(at: datetime, now: datetime) -> str:
     """A time as a distance; the exact one where somebody points at it."""
-    words = (
-        f"in {brief(at - now)}" if at > now else "now" if now - at < timedelta(minutes=1) else f"{brief(now - at)} ago"
-    )
+    past = "now" if now - at < timedelta(minutes=1) else f"{brief(now - at)} ago"
+    words = f"in {brief(at - now)}" if at > now else past
     return f'<time datetime="{rfc3339(at)}" title="{_clock(at)}">{words}</time>'
 
 
@@ -85,7 +86,8 @@ def _outcome(grant: GrantHealth, now: datetime) -> str:
     if not grant.last_outcome:
         return "none yet"
     last = grant.last_success_at
-    success = f"<small>last success {_ago(last, now)}</small>" if last is not None else "<small>no success yet</small>"
+    granted = "" if grant.last_outcome == OutcomeClass.GRANTED else "last success "
+    success = f"<small>{granted}{_ago(last, now)}</small>" if last is not None else "<small>no success yet</small>"
     return f"{escape(grant.last_outcome)}{success}"
 
 
@@ -94,18 +96,19 @@ def _passwords(grant: GrantHealth) -> str:
     return f'<span class="count">{limit - left} of {limit}</span>'
 
 
-def _targets(targets: Sequence[TargetHealth], grant: GrantHealth) -> str:
+def _targets(targets: Sequence[TargetHealth], expired: bool) -> str:
+    """What is well is a name, for the rest the trouble stands behind it."""
     if not targets:
         return "none"
     lines = []
     for one in targets:
         good = one.generation is not None and not one.trouble
         words = f"generation {one.generation}" if good else one.trouble or "not written yet"
-        optional = "" if one.required else " (optional)"
-        mark = "good" if good else "bad" if one.required else "fair"
+        optional = "" if one.required else "optional: "
+        tone = "good" if good and not expired else "bad" if one.required else "fair"
         lines.append(
-            f'<li class="{mark}"><b>{escape(one.name)}</b> <span title="{escape(one.location)}">'
-            f"{escape(words)}{optional}</span></li>"
+            f'<li class="{tone}" title="{escape(one.location)}"><span class="word">{escape(one.name)}</span> '
+            f'<span class="{"sight" if good else "trouble"}">{optional}{escape(words)}</span></li>'
         )
     return f"<ul>{''.join(lines)}</ul>"
 

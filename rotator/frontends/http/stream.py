@@ -1,7 +1,7 @@
 """An open page stays true: server-sent events with the pieces that changed, and only of what the page shows.
 
-Each stream may use a twentieth of the loop at most: after a look it rests for twenty times as long as that took, so that
-a page over 100 000 grants harms no rotation.
+Each stream may use a twentieth of the loop at most: after a look it rests for twenty times as long as that took, so
+that a page over 100 000 grants harms no rotation.
 """
 
 from __future__ import annotations
