@@ -50,7 +50,7 @@ def grant_document(grant: GrantHealth, now: datetime) -> Mapping[str, object]:
         "targets": {
             target.name: {
                 "location": target.location, "generation": target.generation, "trouble": target.trouble,
-                "required": target.required,
+                "required": target.required, "hook": target.hook,
             }
             for target in grant.targets
         },
