@@ -119,7 +119,7 @@ def test_a_local_target_that_was_taken_away_and_cannot_be_put_right_is_not_vouch
 
 
 def test_what_is_kept_is_what_would_be_judged_anew() -> None:
-    """Over eight hours with troubles, at every minute: the kept snapshot against that of a board that kept nothing."""
+    """Over eight hours with troubles, at every minute: the kept snapshot against judgements that nobody kept."""
 
     async def story() -> None:
         stage = Stage(*(f"grant_{number}" for number in range(8)))
