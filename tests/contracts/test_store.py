@@ -23,10 +23,13 @@ LEASE = timedelta(seconds=45)
 SECOND = timedelta(seconds=1)
 
 
-@pytest.fixture(params=[*stores.HARNESSES, "openbao"])
+@pytest.fixture(params=[*stores.HARNESSES, "openbao", "postgres"])
 def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Harness]:
     if request.param == "openbao":
         yield stores.VaultHarness(request.getfixturevalue("raft_bao"))
+        return
+    if request.param == "postgres":
+        yield stores.PostgresHarness(request.getfixturevalue("database_server"))
         return
     with stores.HARNESSES[request.param](tmp_path) as made:
         yield made
