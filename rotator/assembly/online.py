@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from rotator.assembly import roster
+from rotator.assembly import roster, states
 from rotator.assembly.plan import Plan
 from rotator.core.errors import Misconfigured, Refused, RotatorError, Unavailable
 from rotator.core.ports import HttpRequest
@@ -43,6 +43,7 @@ async def check(plan: Plan) -> list[Finding]:
         asked: list[Awaitable[list[Finding]]] = [
             _asked(f"provider {name}", _provider(enrolled, name, plan)) for name in _used_providers(plan)
         ]
+        asked += [_postgres(plan, system_clock)] if plan.settings.state.url.startswith("postgresql:") else []
         asked += [_vault(name, plan, system_clock) for name in plan.settings.vault]
         found = [finding for findings in await asyncio.gather(*asked) for finding in findings]
         # Reading the configuration has looked at these, or it would have raised.
@@ -83,6 +84,25 @@ async def _provider(enrolled: roster.ConfiguredRoster, name: str, plan: Plan) ->
     if answer.status >= 500:
         raise Unavailable(f"the token endpoint answers HTTP {answer.status}", mend="ask the provider, or wait")
     return f"the token endpoint answers ({'TLS, ' if provider.token_url.startswith('https:') else ''}nothing was spent)"
+
+
+async def _postgres(plan: Plan, system_clock: clock.SystemClock) -> list[Finding]:
+    """Opened for reading, so that nothing is made; a state that is not there yet is an answer like any other."""
+    what = "state"
+    try:
+        store = states.store(plan, system_clock, clock.SystemDice(), read_only=True)
+        from rotator.drivers.postgres import NoState
+
+        try:
+            await store.open()
+            told = f"{states.described(plan)} answers; {len(await store.grants())} grant(s) stored"
+        except NoState:
+            told = f"{states.described(plan)} answers; nothing is stored there yet"
+        finally:
+            await store.close()
+    except RotatorError as error:
+        return [Finding(what, error.what, error)]
+    return [Finding(what, told)]
 
 
 async def _vault(name: str, plan: Plan, system_clock: clock.SystemClock) -> list[Finding]:

@@ -21,7 +21,8 @@ from rotator.core.publication import Settled
 from rotator.engine.alarm import Alarm
 from rotator.engine.crew import Crew
 from rotator.engine.delivery import Courier
-from rotator.engine.desks import Desks
+from rotator.engine.desks import Desk, Desks
+from rotator.engine.fleet import PATIENCE, Fleet
 from rotator.engine.rotation import Result, Tools, Wish
 from rotator.engine.turns import Turns
 
@@ -30,6 +31,8 @@ T = TypeVar("T")
 TOGETHER = timedelta(seconds=1)
 CROWD = timedelta(milliseconds=0.5)
 """How much longer the store is not asked what is due, for each grant that stands in line already."""
+PACE = timedelta(seconds=0.2)
+"""How often at most a store that is shared is asked what is due: in a fleet every grant's time rings for everybody."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +60,8 @@ class Scheduler:
         self._courier = Courier(tools, self._crew, watcher, timing.verify_every, self.ring, self._behind)
         self._desks = Desks(tools, self._courier)
         self._alarm = Alarm(tools.clock, self.ring)
-        self._turns = Turns(tools, self._crew, self._desks, self._alarm)
+        self._fleet = Fleet(tools.owner)
+        self._turns = Turns(tools, self._crew, self._desks, self._alarm, self._fleet)
         self._former: list[Roster] = []
         self._moment = self._looked = tools.clock.moment()
         self.bell = asyncio.Event()
@@ -68,6 +72,7 @@ class Scheduler:
         """Take the roster over: enrol what is new, and judge the clock against the store's high-water mark."""
         high_water = await self._tools.store.high_water()
         await self._desks.take_over(self._roster)
+        self._fleet.hear(await self._tools.store.fleet(self._tools.owner))
         self._moment = moment = self._tools.clock.moment()
         if high_water is not None and moment.now < high_water - policy.CLOCK_TOLERANCE:
             self._tools.bus.tell(events.ClockBehind(at=moment.now, high_water=high_water))
@@ -151,18 +156,34 @@ class Scheduler:
         # They need not wait for a store that keeps silent.
         turns.let_in()
         # All that is due, for who needs it most goes first; strangers stay due for ever.
+        left: list[datetime] = []
         for name in await store.due(now, len(self._desks) + self._desks.strangers):
             due = self._desks.get(name)
-            if due is not None and not due.is_held(now):
+            if due is None or due.is_held(now):
+                continue
+            if (at := self._left_until(due, now)) > now:
+                left.append(at)
+            else:
                 turns.wait(due, self._moment)
-        return await store.next_due(now)
+        upcoming = await store.next_due(now)
+        return min(left if upcoming is None else [*left, upcoming], default=None)
+
+    def _left_until(self, desk: Desk, now: datetime) -> datetime:
+        """Until when a grant that is due is left to the daemon that goes first for it; now, where that is ourselves."""
+        due_at, name = desk.grant.due_at, desk.enrolment.name
+        if self._fleet.is_alone or due_at is None or due_at > now or self._fleet.goes_first(name):
+            return now
+        return due_at + PATIENCE
 
     def _next_look(self, moment: policy.Moment) -> datetime:
         """When the store is asked next: at once while nobody waits, else the less often the more do. To be in line a
         second sooner helps nobody, and to find thousands there already costs more than to let them in."""
-        if not self._turns.waiting:
+        if self._turns.waiting:
+            pause = min(max(TOGETHER, self._turns.waiting * CROWD), self._timing.sweep_every / 2)
+        elif self._tools.store.follows:
+            pause = PACE
+        else:
             return moment.now
-        pause = min(max(TOGETHER, self._turns.waiting * CROWD), self._timing.sweep_every / 2)
         passed = moment.boottime - self._looked.boottime
         return moment.now + max(pause - passed, timedelta(0)) if passed >= timedelta(0) else moment.now
 

@@ -5,7 +5,7 @@ what a person asks for goes past the line. One thing at a time for each grant.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -19,23 +19,26 @@ from rotator.engine import rotation
 from rotator.engine.alarm import Alarm
 from rotator.engine.crew import Crew, Key
 from rotator.engine.desks import Desk, Desks
+from rotator.engine.fleet import Fleet
 from rotator.engine.gates import Gate, Gates
 from rotator.engine.rotation import Result, Tools, Wish
 
 T = TypeVar("T")
 
 TOGETHER = timedelta(seconds=1)
+SOON = timedelta(seconds=0.2)
 HOLD = policy.Rules(backoff_base=timedelta(seconds=1), backoff_cap=timedelta(seconds=30))
 
 
 class Turns:
     """Runs rotations as tasks of the crew, as many as the gates let in."""
 
-    def __init__(self, tools: Tools, crew: Crew, desks: Desks, alarm: Alarm) -> None:
+    def __init__(self, tools: Tools, crew: Crew, desks: Desks, alarm: Alarm, fleet: Fleet) -> None:
         self._tools = tools
         self._crew = crew
         self._desks = desks
         self._alarm = alarm
+        self._fleet = fleet
         self._gates = Gates()
         self._closed = False
         self._unheard = 0
@@ -94,7 +97,7 @@ class Turns:
         try:
             result = await self._rotation(desk, Wish())
         except RotatorError as error:
-            self._hold(desk)
+            self._hold(desk, error.left if isinstance(error, Overtaken) else None)
             if rotation.is_told(desk.failures) and not isinstance(error, Overtaken):
                 now = self._tools.clock.now()
                 doing = f"{desk.enrolment.name}: not rotated, nothing was spent"
@@ -108,7 +111,13 @@ class Turns:
             self._desks.mind(desk)
         self._leave(desk, gate, result)
 
-    def _hold(self, desk: Desk) -> None:
+    def _hold(self, desk: Desk, left: timedelta | None = None) -> None:
+        """``left``: how long the lease of another daemon may keep us out. That is no failure; and once it has run out
+        the grant is an orphan, which readers wait for."""
+        if left is not None:
+            desk.held_until = self._tools.clock.now() + max(left, SOON)
+            self._desks.mind(desk)
+            return
         # Without it a failure that the record does not know would be due again at once: a tight loop.
         desk.failures += 1
         pause = policy.backoff(desk.failures, HOLD, self._tools.dice.chance())
@@ -202,9 +211,9 @@ class Turns:
         """Take over what other daemons at the same store saved. Never raises for the store."""
         tools = self._tools
         # What is at work on a grant looks itself, under its lease.
-        busy = self._crew.names(_is_rotation)
-        idle = [desk.enrolment.name for desk in self._desks if desk.enrolment.name not in busy]
+        idle = _Idle(self._desks, self._crew.names(_is_rotation))
         try:
+            self._fleet.hear(await tools.store.fleet(tools.owner))
             news = await tools.store.news(idle)
             for name, theirs in news.items():
                 await self._take(name, theirs)
@@ -267,6 +276,23 @@ class Turns:
         """Start nothing any more; return once every exchange in flight is saved."""
         self._closed = True
         await self.quiet()
+
+
+class _Idle(Collection[str]):
+    """The grants at which nothing is at work: not listed at every look where there are many."""
+
+    def __init__(self, desks: Desks, busy: set[str]) -> None:
+        self._desks = desks
+        self._busy = busy
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name not in self._busy and self._desks.get(name) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return (desk.enrolment.name for desk in self._desks if desk.enrolment.name not in self._busy)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def _is_rotation(key: Key) -> bool:

@@ -59,6 +59,10 @@ _WORDS = (
 _MISSING = ("does not exist", "3D000")
 
 
+class NoState(Unavailable):
+    """The server answers, and nothing was ever stored there."""
+
+
 def is_lost(error: psycopg.Error, closed: bool) -> bool:
     """Whether the connection is gone and with it the knowledge of what was done."""
     return closed or error.sqlstate in ENDED

@@ -61,25 +61,23 @@ class Following:
 
     async def news(self, names: Collection[str]) -> Mapping[str, Grant | None]:
         """See `ports.Store.news`."""
-        before = {name: self._known.get(name) for name in names}
-        moment = self._clock.moment()
+        known, moment = self._known, self._clock.moment()
+        # What we write ourselves meanwhile is no news.
+        known.fresh = ours = self._writes.names()
         compare = self._is_time_to_compare(moment)
         rows = await self._look(moment, compare)
         if not compare and self._is_elsewhere():
             compare, rows = True, await self._look(moment, True)
-        busy = self._writes.names()
         found = {name: (generation, written_at) for name, generation, written_at in rows}
-        wanted = names if compare else found.keys() & set(names)
-        # What we wrote ourselves meanwhile is no news.
-        settled = [name for name in wanted if name not in busy and self._known.get(name) == before[name]]
-        gone = [name for name in settled if compare and name not in found and before[name] is not None]
-        fresh = [name for name in settled if name in found and found[name] != before[name]]
+        fresh = [name for name, mark in found.items() if mark != known.get(name) and name in names and name not in ours]
         read = await self._read(fresh)
-        for name in gone:
-            self._known.forget(name)
+        gone: list[str] = []
         if compare:
+            gone = [name for name in names if name not in found and name not in ours and known.get(name) is not None]
             pause = max(COMPARED_EVERY, timedelta(seconds=len(found) / COMPARED_A_SECOND))
             self._compare_at = moment.boottime + pause
+        for name in gone:
+            known.forget(name)
         return {**dict.fromkeys(gone), **read}
 
     async def _look(self, moment: Moment, compare: bool) -> Rows:
@@ -105,9 +103,9 @@ class Following:
         if not names:
             return {}
         (rows,) = await self._ask((self.RECORDS, (list(names),)))
-        busy, read = self._writes.names(), {}
+        ours, read = self._known.fresh | self._writes.names(), {}
         for name, lineage, generation, record, written_at in rows:
-            if name not in busy:
+            if name not in ours:
                 read[name] = self._forms.read(name, lineage, generation, record)
                 self._known.note(name, (generation, written_at))
         return read

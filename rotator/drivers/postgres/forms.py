@@ -68,9 +68,12 @@ class Known:
 
     def __init__(self) -> None:
         self._seen: dict[str, Mark] = {}
+        # Noted since somebody began to look.
+        self.fresh: set[str] = set()
 
     def note(self, name: str, seen: Mark) -> None:
         self._seen[name] = seen
+        self.fresh.add(name)
 
     def get(self, name: str) -> Mark | None:
         return self._seen.get(name)

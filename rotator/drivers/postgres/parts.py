@@ -6,10 +6,11 @@ import hashlib
 from contextlib import suppress
 from typing import LiteralString
 
-from rotator.core.errors import Overtaken, RotatorError, Unavailable
+from rotator.core.errors import Overtaken, RotatorError
 from rotator.core.ports import Clock, Dice
 from rotator.drivers.postgres import schema, writing
 from rotator.drivers.postgres.claims import Sights
+from rotator.drivers.postgres.failures import NoState
 from rotator.drivers.postgres.following import Following
 from rotator.drivers.postgres.forms import Forms, Known
 from rotator.drivers.postgres.lane import Lane
@@ -74,7 +75,7 @@ class Parts:
         make: Statement = "INSERT INTO rotator_meta (id, key) VALUES (1, %s) ON CONFLICT (id) DO NOTHING", (key,)
         *_, rows = await self.write(*([make] if self._writes else []), (self.META, ()))
         if not rows:
-            raise Unavailable(f"there is no state {self._place} yet", mend="start the daemon (`rotator run`)")
+            raise NoState(f"there is no state {self._place} yet", mend="start the daemon (`rotator run`)")
         return bytes(rows[0][0]), str(rows[0][1])
 
     async def _prepare_seal(self, probe: str) -> None:

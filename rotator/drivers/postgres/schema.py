@@ -15,6 +15,7 @@ from psycopg.rows import TupleRow
 
 from rotator.core.errors import StateDamaged, Unavailable
 from rotator.drivers.postgres import failures
+from rotator.drivers.postgres.failures import NoState
 from rotator.drivers.postgres.link import Link
 
 ROUNDS = 8
@@ -74,7 +75,7 @@ async def prepare(link: Link, *, read_only: bool, migrations: Sequence[Migration
             if found is not None and found[0] >= migrations[-1].version:
                 return
             if read_only:
-                raise Unavailable(f"there is no state {link.place} yet", mend="start the daemon (`rotator run`)")
+                raise NoState(f"there is no state {link.place} yet", mend="start the daemon (`rotator run`)")
             await _migrate(connection, migrations, link.place)
             return
         except psycopg.Error as error:
