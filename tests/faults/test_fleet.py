@@ -25,7 +25,7 @@ from tests.peers.fleet import Machine, Readers, Sight, Wish
 from tests.peers.postgres import Postgres
 
 Figures = Callable[[str], None]
-PATIENCE = 90.0
+PATIENCE = 300.0
 HOLD = 0.05
 # After it came back, how long a daemon may need to have caught up with its files.
 CATCHING_UP = 3.0
@@ -42,7 +42,8 @@ class Form:
 
 
 SHORT = Form(2, Wish(grants=100, lifetime=24.0, deadline=2.0, budget=8), 30.0, 2)
-WHOLE = Form(4, Wish(grants=2000, lifetime=60.0, deadline=5.0, budget=8), 180.0, 6)
+# Two thousand keep two processors busy; FLEET is for machines that have other things to do.
+WHOLE = Form(4, Wish(grants=int(os.environ.get("FLEET", "2000")), lifetime=60.0, deadline=5.0, budget=8), 180.0, 6)
 
 
 @pytest.fixture(scope="module")
@@ -198,12 +199,13 @@ def test_a_fleet_rotates_each_grant_once_whatever_befalls_its_daemons(
         log, blows = served.log(), misfortune.blows
         told = "\n".join(one.told() for one in machines)
     passwords = sum(one.kind == "password" for one in log)
+    refused, more = sum(one.status != 200 for one in log), passwords - wish.grants
     figures(
         f"{form.machines} daemons, {wish.grants} grants of {wish.lifetime:g} s, deadline {wish.deadline:g} s, lease "
         f"{wish.lease:g} s, {form.span:g} s: {len(blows.killed)} x kill -9, {len(blows.stopped)} x SIGSTOP, "
-        f"{len(blows.cut)} x all connections cut; {len(log) - first} exchanges after the first {first}, "
-        f"{passwords - wish.grants} more logins (budget {wish.budget} a grant), "
-        f"{sum(one.status != 200 for one in log)} refused; in flight together: {len(overlapping(log))}, answers lost: {len(lost(log))}"
+        f"{len(blows.cut)} x all connections cut; {len(log) - first} exchanges after the first {first}, {refused} "
+        f"refused, {more} more logins (budget {wish.budget} a grant); in flight together: {len(overlapping(log))}, "
+        f"answers lost: {len(lost(log))}"
     )
     if blows.orphans:
         figures(
@@ -218,5 +220,5 @@ def test_a_fleet_rotates_each_grant_once_whatever_befalls_its_daemons(
     assert unexplained == [], told
     assert codes == [0] * form.machines, told
     assert min(len(blows.killed), len(blows.stopped), len(blows.cut)) >= form.fewest
-    assert passwords - wish.grants <= len(lost(log)) + sum(one.status != 200 for one in log)
+    assert more <= len(lost(log)) + refused
     assert "A defect" not in told and "Traceback" not in told, told

@@ -56,7 +56,7 @@ class Following:
     LEASED: LiteralString = "SELECT name, owner, fence, span, boot_id, until FROM rotator_grants WHERE owner <> ''"
     NOW: LiteralString = "SELECT clock_timestamp()"
     RECORDS: LiteralString = (
-        "SELECT name, lineage, generation, record, written_at FROM rotator_grants WHERE name = ANY(%s::text[])"
+        "SELECT name, lineage, generation, record, written_at FROM rotator_grants WHERE name = ANY(%b::text[])"
     )
 
     async def news(self, names: Collection[str]) -> Mapping[str, Grant | None]:

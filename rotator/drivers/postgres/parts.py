@@ -92,7 +92,7 @@ class Parts:
 
     ALL: LiteralString = "SELECT name, lineage, generation, record FROM rotator_grants"
     ANEW: LiteralString = """
-        UPDATE rotator_grants AS g SET record = i.record FROM unnest(%s::text[], %s::text[], %s::text[])
+        UPDATE rotator_grants AS g SET record = i.record FROM unnest(%b::text[], %b::text[], %b::text[])
             AS i (name, before, record) WHERE g.name = i.name AND g.record = i.before RETURNING g.name"""
 
     async def seal_anew(self) -> int:

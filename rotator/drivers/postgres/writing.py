@@ -49,8 +49,8 @@ class Save:
         UPDATE rotator_grants AS g SET lineage = i.lineage, generation = i.generation, due_at = i.due_at,
             record = i.record, at = GREATEST(g.at, i.at), written_at = clock_timestamp(),
             step = CASE WHEN g.owner = i.owner AND g.fence = i.fence THEN i.step ELSE g.step END
-        FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::text[], %s::bigint[], %s::boolean[],
-                %s::boolean[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[])
+        FROM unnest(%b::text[], %b::text[], %b::bigint[], %b::bigint[], %b::text[], %b::bigint[], %b::boolean[],
+                %b::boolean[], %b::text[], %b::bigint[], %b::bigint[], %b::bigint[])
             AS i (name, lineage, generation, due_at, record, expected, anew, granted, owner, fence, step, at)
         WHERE g.name = i.name AND g.generation = i.expected AND (g.lineage = i.lineage OR i.anew)
             AND (i.granted OR i.owner = '' OR (g.owner = i.owner AND g.fence = i.fence AND g.step < i.step))
@@ -88,7 +88,7 @@ class _WhyNotSaved:
         self._known = known
 
     SQL: LiteralString = (
-        "SELECT name, lineage, generation, record, written_at FROM rotator_grants WHERE name = ANY(%s::text[])"
+        "SELECT name, lineage, generation, record, written_at FROM rotator_grants WHERE name = ANY(%b::text[])"
     )
 
     def ask(self, jobs: Sequence[Job]) -> list[Statement]:
@@ -123,12 +123,12 @@ class Take:
     def __init__(self, forms: Forms, sights: Sights, moment: Callable[[], Moment]) -> None:
         self._forms = forms
         self._sights = sights
-        self._moment = moment
+        self._why = _WhyNotLeased(self, sights, moment)
 
     SQL: LiteralString = """
         WITH wanted AS (
-            SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::text[],
-                %s::bigint[]) AS w (name, owner, seen_owner, seen_fence, span, boot_id, until)
+            SELECT * FROM unnest(%b::text[], %b::text[], %b::text[], %b::bigint[], %b::bigint[], %b::text[],
+                %b::bigint[]) AS w (name, owner, seen_owner, seen_fence, span, boot_id, until)
         ), free AS (
             SELECT g.name FROM rotator_grants AS g JOIN wanted AS w ON w.name = g.name
             WHERE g.owner IN ('', w.owner) OR (g.owner = w.seen_owner AND g.fence = w.seen_fence)
@@ -138,9 +138,6 @@ class Take:
             boot_id = w.boot_id, until = w.until
         FROM free, wanted AS w WHERE g.name = free.name AND w.name = g.name
         RETURNING g.name, g.lineage, g.generation, g.record, g.fence"""
-    OTHERS: LiteralString = (
-        "SELECT name, owner, fence, span, boot_id, until FROM rotator_grants WHERE name = ANY(%s::text[])"
-    )
 
     def ask(self, jobs: Sequence[Job]) -> list[Statement]:
         names, orders = [job.name for job in jobs], [job.order for job in jobs]
@@ -152,40 +149,61 @@ class Take:
                 [one.span // records.MICROSECOND for one in orders], [one.moment.boot_id for one in orders],
                 [(one.moment.boottime + one.span) // records.MICROSECOND for one in orders],
             )),
-            (self.OTHERS, (names,)),
         ]  # fmt: skip
 
     def hear(self, jobs: Sequence[Job], answers: Sequence[Rows]) -> None:
         won = {row[0]: row for row in answers[0]}
-        others = {name: claims.read(*rest) for name, *rest in answers[1]}
         for job in jobs:
             order: Leasing = job.order
-            row, claim, moment = won.get(job.name), others.get(job.name), order.moment
+            row, moment = won.get(job.name), order.moment
+            if row is None:
+                job.kind = self._why
+                continue
             try:
-                if row is not None:
-                    self._sights.forget(job.name)
-                    end = Moment(moment.now + order.span, moment.boot_id, moment.boottime + order.span)
-                    job.done((Lease(job.name, order.owner, row[4], end), self._forms.read(*row[:4])))
-                elif claim is None:
-                    raise Overtaken(f"there is no stored grant {job.name}: it was retired or never enrolled")
-                elif claim.owner in ("", order.owner):
-                    raise Overtaken(f"{job.name} is being written by another daemon", left=SOON)
-                else:
-                    self._sights.note(job.name, claim, self._moment())
-                    if self._sights.ran_out(job.name, moment) is None:
-                        left = self._sights.left(job.name, claim, moment)
-                        raise Overtaken(
-                            f"{job.name} is leased to another daemon for {left.total_seconds():.1f} s at most",
-                            left=left,
-                        )
-                    # It ran out: asked once more, and now we name it.
+                self._sights.forget(job.name)
+                end = Moment(moment.now + order.span, moment.boot_id, moment.boottime + order.span)
+                job.done((Lease(job.name, order.owner, row[4], end), self._forms.read(*row[:4])))
             except Exception as error:  # noqa: BLE001 (carried to whoever waits)
                 job.failed(error)
 
 
+class _WhyNotLeased:
+    """Who holds what was not given to us; where his lease has run out, it is asked for once more, and named."""
+
+    def __init__(self, take: Take, sights: Sights, moment: Callable[[], Moment]) -> None:
+        self._take = take
+        self._sights = sights
+        self._moment = moment
+
+    SQL: LiteralString = (
+        "SELECT name, owner, fence, span, boot_id, until FROM rotator_grants WHERE name = ANY(%b::text[])"
+    )
+
+    def ask(self, jobs: Sequence[Job]) -> list[Statement]:
+        return [(self.SQL, ([job.name for job in jobs],))]
+
+    def hear(self, jobs: Sequence[Job], answers: Sequence[Rows]) -> None:
+        held = {name: claims.read(*rest) for name, *rest in answers[0]}
+        for job in jobs:
+            order: Leasing = job.order
+            claim, name = held.get(job.name), job.name
+            if claim is None:
+                job.failed(Overtaken(f"there is no stored grant {name}: it was retired or never enrolled"))
+            elif claim.owner in ("", order.owner):
+                job.failed(Overtaken(f"{name} is being written by another daemon", left=SOON))
+            else:
+                self._sights.note(name, claim, self._moment())
+                left = self._sights.left(name, claim, order.moment)
+                if left > claims.NOTHING:
+                    told = f"{name} is leased to another daemon for {left.total_seconds():.1f} s at most"
+                    job.failed(Overtaken(told, left=left))
+                else:
+                    job.kind = self._take
+
+
 class GiveBack:
     SQL: LiteralString = """
-        UPDATE rotator_grants AS g SET owner = '' FROM unnest(%s::text[], %s::text[], %s::bigint[])
+        UPDATE rotator_grants AS g SET owner = '' FROM unnest(%b::text[], %b::text[], %b::bigint[])
             AS i (name, owner, fence) WHERE g.name = i.name AND g.owner = i.owner AND g.fence = i.fence"""
 
     def ask(self, jobs: Sequence[Job]) -> list[Statement]:
@@ -202,8 +220,8 @@ class Deliver:
 
     SQL: LiteralString = """
         INSERT INTO rotator_deliveries (grant_name, location, host, target, lineage, generation, expires_at, mark, at)
-        SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::bigint[],
-            %s::text[], %s::bigint[])
+        SELECT * FROM unnest(%b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::bigint[], %b::bigint[],
+            %b::text[], %b::bigint[])
         ON CONFLICT (grant_name, location, host) DO UPDATE SET target = excluded.target, lineage = excluded.lineage,
             generation = excluded.generation, expires_at = excluded.expires_at, mark = excluded.mark,
             at = GREATEST(rotator_deliveries.at, excluded.at)"""
@@ -231,11 +249,11 @@ class Enrol:
 
     INSERT: LiteralString = """
         INSERT INTO rotator_grants (name, lineage, generation, due_at, record, at, written_at)
-        SELECT i.*, clock_timestamp() FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::text[],
-            %s::bigint[]) AS i (name, lineage, generation, due_at, record, at)
+        SELECT i.*, clock_timestamp() FROM unnest(%b::text[], %b::text[], %b::bigint[], %b::bigint[], %b::text[],
+            %b::bigint[]) AS i (name, lineage, generation, due_at, record, at)
         ON CONFLICT (name) DO NOTHING"""
     SELECT: LiteralString = (
-        "SELECT name, lineage, generation, record, written_at FROM rotator_grants WHERE name = ANY(%s::text[])"
+        "SELECT name, lineage, generation, record, written_at FROM rotator_grants WHERE name = ANY(%b::text[])"
     )
 
     def ask(self, jobs: Sequence[Job]) -> list[Statement]:
