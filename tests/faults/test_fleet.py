@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from tests.peers import crowd, fleet, postgres
@@ -95,26 +94,13 @@ class Misfortune:
         machine.popen.wait()  # type: ignore[union-attr]
         since = time.time()
         self.blows.killed.append(since)
-        self._watch_orphans(since)
+        deadline = self._form.wish.deadline
+        ends = fleet.watch_orphans(self._server.url(self._database), since, self._form.wish.lease + 30)
+        # What ended within the deadline was merely at work.
+        self.blows.orphans += [end for end in ends if end > deadline]
         # A supervisor would start it again at once.
         machine.start()
         self._wait_back(machine, since)
-
-    def _watch_orphans(self, since: float) -> None:
-        """Wait until no lease is older than any that lives may be: those of the dead were taken over then."""
-        sql = "SELECT name, owner, fence FROM rotator_grants WHERE owner <> ''"
-        with psycopg.connect(self._server.url(self._database, application_name="witness"), autocommit=True) as eye:
-            held = set(eye.execute(sql).fetchall())
-            limit = time.time() + self._form.wish.lease + 30
-            last = 0.0
-            while held and time.time() < limit:
-                now = set(eye.execute(sql).fetchall())
-                gone, held = held - now, held & now
-                last = time.time() - since
-                # What ends within the deadline was merely at work.
-                self.blows.orphans += [last] * len(gone) if last > self._form.wish.deadline else []
-                time.sleep(0.05)
-            assert not held, f"never taken over: {held}"
 
     def _stop(self, machine: Machine) -> None:
         since = time.time()

@@ -17,6 +17,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from rotator.core.errors import RotatorError
 from rotator.frontends.control import Client
 from tests.peers import crowd
@@ -36,6 +38,7 @@ class Wish:
     per_second: float = 200.0
     in_flight: int = 32
     rotate_at: float = 0.75
+    files: bool = True
 
     @property
     def names(self) -> list[str]:
@@ -57,7 +60,7 @@ class Wish:
             f'client_secret = {{ file = "{folder}/secret" }}\nusername = "{name}"\n'
             f'password = {{ file = "{folder}/password" }}\n'
             f'[grants.{name}.budget]\nlimit = {self.budget}\nwindow = "24h"\napart = "0s"\n'
-            f'[grants.{name}.targets.app]\nfile = "{name}"\nformat = "json"\n'
+            + (f'[grants.{name}.targets.app]\nfile = "{name}"\nformat = "json"\n' if self.files else "")
             for name in self.names
         )
         return head + "".join(grants)
@@ -148,6 +151,21 @@ def fleet(folder: Path, count: int, wish: Wish, served: Served, state: str) -> I
     finally:
         for one in machines:
             one.bury()
+
+
+def watch_orphans(state: str, since: float, within: float) -> list[float]:
+    """For each lease that is held now: how many seconds after ``since`` it was given back or taken over. Waits until
+    that is so for all; a lease that nobody takes over within ``within`` seconds fails the test."""
+    sql, ends = "SELECT name, owner, fence FROM rotator_grants WHERE owner <> ''", list[float]()
+    with psycopg.connect(f"{state}?application_name=witness", autocommit=True) as eye:
+        held = set(eye.execute(sql).fetchall())
+        while held:
+            assert time.time() - since < within, f"never taken over: {held}"
+            still = held & set(eye.execute(sql).fetchall())
+            ends += [time.time() - since] * len(held - still)
+            held = still
+            time.sleep(0.05)
+    return ends
 
 
 def expiry(document: dict[str, Any]) -> float:
