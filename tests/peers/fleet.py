@@ -154,14 +154,17 @@ def fleet(folder: Path, count: int, wish: Wish, served: Served, state: str) -> I
 
 
 def watch_orphans(state: str, since: float, within: float) -> list[float]:
-    """For each lease that is held now: how many seconds after ``since`` it was given back or taken over. Waits until
-    that is so for all; a lease that nobody takes over within ``within`` seconds fails the test."""
-    sql, ends = "SELECT name, owner, fence FROM rotator_grants WHERE owner <> ''", list[float]()
+    """For each lease that is held now, of a grant that was due at ``since`` (seconds since the epoch): how many seconds
+    after that it was given back or taken over. Waits until that is so for all; a lease that nobody takes over within
+    ``within`` seconds fails the test. (One that could not be given back after its work was done is no orphan: it runs
+    out, and the grant is not due for long.)"""
+    sql, ends = "SELECT name, owner, fence FROM rotator_grants WHERE owner <> '' AND due_at <= %s", list[float]()
+    due = (int(since * 1_000_000),)
     with psycopg.connect(f"{state}?application_name=witness", autocommit=True) as eye:
-        held = set(eye.execute(sql).fetchall())
+        held = set(eye.execute(sql, due).fetchall())
         while held:
             assert time.time() - since < within, f"never taken over: {held}"
-            still = held & set(eye.execute(sql).fetchall())
+            still = held & set(eye.execute(sql, due).fetchall())
             ends += [time.time() - since] * len(held - still)
             held = still
             time.sleep(0.05)
