@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -15,6 +16,7 @@ import psycopg
 import pytest
 
 from rotator.core import errors
+from rotator.core.ports import Delivery
 from rotator.core.tokens import Secret
 from rotator.drivers import seal
 from rotator.drivers.postgres import schema
@@ -326,6 +328,33 @@ def test_a_role_without_rights(database_server: Postgres, url: str) -> None:
     poor = role(database_server, url, "poor")
     with pytest.raises(errors.Misconfigured, match=r"permission denied.*; the role may not do that"):
         tell(poor, story)
+
+
+def test_a_role_that_owns_nothing_will_do(database_server: Postgres, url: str) -> None:
+    """The rights of docs/postgresql.md, and no more."""
+    database = url.rpartition("/")[2]
+
+    async def made(store: PostgresStore) -> None:
+        await store.enrol(new())
+
+    async def used(store: PostgresStore) -> None:
+        grant = await store.enrol(new("other"))
+        lease, _ = await store.lease("other", "me", FakeClock().moment(), LEASE)
+        await store.save(granted(grant), expected=0, lease=lease, now=NOW)
+        await store.release(lease)
+        await store.delivered(Delivery("other", "app", "vault:a", grant.lineage, 1, NOW, "mark"))
+        await store.news(["other"])
+        assert await store.fleet("me") == {"me"}
+        await store.forget("other", "vault:a")
+        assert await store.retire("other") is True
+        assert await store.high_water() is not None
+
+    tell(url, made)
+    database_server.do("CREATE ROLE modest LOGIN")
+    page = (Path(__file__).parents[2] / "docs" / "postgresql.md").read_text()
+    (rights,) = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    database_server.do(rights.replace("TO rotator;", "TO modest;"), database)
+    tell(database_server.url(database, "modest"), used)
 
 
 def test_a_database_that_only_reads(database_server: Postgres, url: str) -> None:
