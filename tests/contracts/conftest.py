@@ -19,6 +19,19 @@ def raft_bao() -> Iterator[OpenBao]:
 
 
 @pytest.fixture(scope="session")
+def promoted_server() -> Iterator[Postgres]:
+    """A standby that took over from a primary that died; whoever dials tries the dead one first."""
+    with postgres.replicated() as (primary, standby):
+        primary.do("CREATE TABLE before (failover int)")
+        primary.kill()
+        standby.do("ALTER SYSTEM RESET synchronous_standby_names")
+        standby.promote()
+        assert standby.do("SELECT count(*) FROM before") == [(0,)]
+        standby.former = primary.port
+        yield standby
+
+
+@pytest.fixture(scope="session")
 def database_server() -> Iterator[Postgres]:
     """A PostgreSQL; each story takes a database of its own."""
     with postgres.cluster() as server:

@@ -40,6 +40,8 @@ class Postgres:
 
     folder: Path
     port: int
+    # The port of a server that this one took over from, dialled before it.
+    former: int | None = None
     _databases: int = field(default=0, repr=False)
 
     @property
@@ -48,7 +50,8 @@ class Postgres:
 
     def url(self, database: str = "postgres", user: str = ADMIN, **options: str) -> str:
         query = "&".join(f"{key}={value}" for key, value in options.items())
-        return f"postgresql://{user}@127.0.0.1:{self.port}/{database}" + (f"?{query}" if query else "")
+        hosts = ",".join(f"127.0.0.1:{port}" for port in (self.former, self.port) if port is not None)
+        return f"postgresql://{user}@{hosts}/{database}" + (f"?{query}" if query else "")
 
     def do(self, sql: str, database: str = "postgres") -> list[tuple[Any, ...]]:
         """Run ``sql`` as the administrator; its rows."""
