@@ -45,6 +45,7 @@ soak: deb
 	SEEDS=$(SEEDS) $(BIN)/python -m pytest tests/simulation $(PYTEST)
 	WALKS=5000 FUZZ=5000 $(BIN)/python -m pytest tests/core/test_lifecycle_walks.py tests/drivers/test_oauth_fuzz.py $(PYTEST)
 	BOOTED=all $(BIN)/python -m pytest tests/booted $(PYTEST)
+	FAULTS=all $(BIN)/python -m pytest tests/contracts/test_store.py $(PYTEST)
 	FAULTS=all CHAOS_ROUNDS=10 TTL_SECONDS=3600 $(BIN)/python -m pytest tests/faults $(PYTEST)
 
 docs: deb

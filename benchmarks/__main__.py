@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import figures, provider, publishing, scraping, verdict, window
+from benchmarks import figures, fleet, provider, publishing, scraping, verdict, window
 from rotator import __version__
 
 ROUNDS, ROTATIONS, SETTLE, WATCH = 11, 300, 20.0, 60.0
 BLOCKS, BESIDE = 11, 200
 SCRAPES, ORDERS = 11, 100
 LOOKED_AT, LOOKS = (1_000, 100_000), 51
+GRANTS, FLEET_SPAN = 200, 30.0
 
 
 def main(argv: Sequence[str]) -> int:
@@ -25,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="interleaved starts (default: %(default)s)")
     parser.add_argument(
         "--only",
-        choices=("starts", "rotations", "window", "idle", "imports", "vault", "verdict", "scrape"),
+        choices=("starts", "rotations", "window", "idle", "imports", "vault", "verdict", "scrape", "fleet"),
         help="one part alone",
     )
     asked = parser.parse_args(argv)
@@ -62,8 +63,30 @@ def main(argv: Sequence[str]) -> int:
     if asked.only in (None, "verdict"):
         _tell("verdict")
         rows += [row for grants in LOOKED_AT for row in _verdict(verdict.looks(grants, LOOKS))]
+    if asked.only in (None, "fleet"):
+        _tell("fleet")
+        rows += _fleet()
     _print(rows)
     return 0
+
+
+def _fleet() -> list[tuple[str, str, str]]:
+    found = [fleet.measure(size, GRANTS, FLEET_SPAN) for size in fleet.SIZES]
+    taken = fleet.take_over(GRANTS)
+    return [
+        (
+            f"fleet of {one.daemons} on one PostgreSQL, {GRANTS} grants: rotations a second; CPU and transactions each",
+            f"{one.per_second:.1f}; {one.cpu:.1f} ms, {one.trips:.1f}",
+            f"CPU {one.cpu / found[0].cpu:.2f} x that of one daemon",
+        )
+        for one in found
+    ] + [
+        (
+            f"kill -9 of one of three: {taken.orphans} leases of {taken.lease:g} s taken over",
+            f"{taken.median:.1f} s, longest {taken.longest:.1f} s",
+            "–",
+        )
+    ]
 
 
 def _starts(found: figures.Starts, rounds: int) -> list[tuple[str, str, str]]:

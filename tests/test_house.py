@@ -40,6 +40,7 @@ KEEPERS = {
     "pydantic_settings": ("settings/",),
     "sqlite3": ("drivers/sqlite/",),
     "cryptography": ("drivers/seal.py",),
+    "psycopg": ("drivers/postgres/",),
     "sdnotify": ("frontends/systemd.py",),
     "asyncinotify": ("drivers/watch.py",),
     "h11": ("drivers/http/", "frontends/control/server.py"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from rotator.assembly import roster
+from rotator.assembly import roster, states
 from rotator.assembly.plan import Plan
 from rotator.core.errors import Misconfigured, Refused, RotatorError, Unavailable
 from rotator.core.ports import HttpRequest
@@ -48,6 +48,7 @@ async def check(plan: Plan, heard: Heard = lambda found, done, of: None) -> list
         asked: list[Awaitable[list[Finding]]] = [
             _asked(f"provider {name}", _provider(enrolled, name, plan)) for name in _used_providers(plan)
         ]
+        asked += [_postgres(plan, system_clock)] if plan.settings.state.url.startswith("postgresql:") else []
         asked += [_vault(name, plan, system_clock) for name in plan.settings.vault]
         asked += [_asked(key, _webhook(enrolled, key, target)) for key, target in _webhooks(plan)]
         # Reading the configuration has looked at these, or it would have raised.
@@ -120,6 +121,25 @@ async def _webhook(enrolled: roster.ConfiguredRoster, key: str, target: Target) 
             mend=f"look at {key}.webhook and ca_file, and at the way there",
         )
     return "the receiver is there (nothing was sent)"
+
+
+async def _postgres(plan: Plan, system_clock: clock.SystemClock) -> list[Finding]:
+    """Opened for reading, so that nothing is made; a state that is not there yet is an answer like any other."""
+    what = "state"
+    try:
+        store = states.store(plan, system_clock, clock.SystemDice(), read_only=True)
+        from rotator.drivers.postgres import NoState
+
+        try:
+            await store.open()
+            told = f"{states.described(plan)} answers; {len(await store.grants())} grant(s) stored"
+        except NoState:
+            told = f"{states.described(plan)} answers; nothing is stored there yet"
+        finally:
+            await store.close()
+    except RotatorError as error:
+        return [Finding(what, error.what, error)]
+    return [Finding(what, told)]
 
 
 async def _vault(name: str, plan: Plan, system_clock: clock.SystemClock) -> list[Finding]:

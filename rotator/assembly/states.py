@@ -18,6 +18,7 @@ from rotator.drivers import clock as clocks
 from rotator.drivers import sqlite
 
 if TYPE_CHECKING:
+    from rotator.drivers.postgres import PostgresStore
     from rotator.drivers.seal import Seal
     from rotator.drivers.vault import Vault
     from rotator.settings import VaultPath
@@ -27,14 +28,16 @@ T = TypeVar("T")
 
 def store(plan: Plan, clock: Clock, dice: Dice, *, read_only: bool = False) -> Store:
     """The store, not open yet. A daemon's folder is made first (see `make_folder`)."""
+    if not is_remote(plan):
+        return _sqlite(plan, clock, dice, read_only=read_only)
+    # What keeps a second daemon from our folder. Another machine's is welcome.
+    lock = None if read_only else sqlite.Lock(folder(plan))
     place = _in_vault(plan)
     if place is None:
-        return _sqlite(plan, clock, dice, read_only=read_only)
+        return _postgres(plan, clock, dice, lock, read_only=read_only)
     from rotator.assembly import vaults
     from rotator.drivers import vault
 
-    # What keeps a second daemon from our folder. Another machine's is welcome.
-    lock = None if read_only else sqlite.Lock(folder(plan))
     return vault.VaultStore(
         lambda: vaults.of(place.name, plan, clock), place.mount, place.path, clock=clock, dice=dice,
         host=platform.node(), lock=lock, read_only=read_only,
@@ -43,6 +46,26 @@ def store(plan: Plan, clock: Clock, dice: Dice, *, read_only: bool = False) -> S
 
 def _sqlite(plan: Plan, clock: Clock, dice: Dice, *, read_only: bool = False) -> sqlite.SqliteStore:
     return sqlite.SqliteStore(path(plan), clock=clock, dice=dice, seal=_seal(plan, clock), read_only=read_only)
+
+
+def _postgres(
+    plan: Plan, clock: Clock, dice: Dice, lock: sqlite.Lock | None, *, read_only: bool = False
+) -> PostgresStore:
+    try:
+        from rotator.drivers import postgres
+    except ImportError:
+        raise Misconfigured(
+            "a state in PostgreSQL needs the package psycopg",
+            mend="install it: pip install 'token-rotator[postgres]'",
+        ) from None
+    shape = plan.settings.state
+    password = None
+    if shape.password is not None:
+        password = references.reader(plan, references.of(shape.password, "state.password"))
+    return postgres.PostgresStore(
+        postgres.Address(shape.url, password), clock=clock, dice=dice, host=platform.node(),
+        seal=_seal(plan, clock), lock=lock, read_only=read_only,
+    )  # fmt: skip
 
 
 def _seal(plan: Plan, clock: Clock) -> Seal | None:
@@ -81,7 +104,10 @@ async def rekey(plan: Plan) -> int:
     if plan.settings.state.seal is None or _in_vault(plan) is not None:
         raise BadUsage("state.seal is not set, so there is nothing to seal", mend="see state.seal in the configuration")
     clock, dice = clocks.SystemClock(), clocks.SystemDice()
-    store = _sqlite(plan, clock, dice)
+    sealed = _sqlite(plan, clock, dice)
+    store = _postgres(plan, clock, dice, sqlite.Lock(folder(plan))) if is_remote(plan) else sealed
+    if is_remote(plan):
+        make_folder(plan)
     await store.open()
     try:
         return await store.seal_anew()
@@ -91,13 +117,16 @@ async def rekey(plan: Plan) -> int:
 
 def described(plan: Plan) -> str:
     """Where the state is, for a person."""
-    return str(folder(plan)) if _in_vault(plan) is None else plan.settings.state.url
+    if not is_remote(plan):
+        return str(folder(plan))
+    # What stands in the query of a URL is nobody's business.
+    return plan.settings.state.url.partition("?")[0]
 
 
 def path(plan: Plan) -> Path:
-    """The database that ``state.url`` names; a relative one lies in the state directory. For a state in Vault: what
-    gives the folder its name, in the runtime directory, since nothing in it is to be kept."""
-    if _in_vault(plan) is not None:
+    """The database that ``state.url`` names; a relative one lies in the state directory. For a state elsewhere:
+    what gives the folder its name, in the runtime directory, since nothing in it is to be kept."""
+    if is_remote(plan):
         return plans.runtime_directory(plan) / ".rotator"
     named = Path(plan.settings.state.url.removeprefix("sqlite:"))
     return named if named.is_absolute() else plans.state_directory(plan) / named
@@ -114,13 +143,13 @@ def make_folder(plan: Plan) -> None:
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        word = "state" if _in_vault(plan) is None else "runtime"
+        word = "runtime" if is_remote(plan) else "state"
         raise Misconfigured(
             f"the {word} directory {directory} cannot be made: {os.strerror(error.errno or 0)}",
             mend="create it for the user that runs rotator, or change state.url"
             if word == "state" else "create it for the user that runs rotator, or name another by RUNTIME_DIRECTORY",
         ) from None  # fmt: skip
-    if _in_vault(plan) is not None:
+    if is_remote(plan):
         sqlite.make(path(plan))
 
 
@@ -134,16 +163,18 @@ def reset(plan: Plan, *, charge_budget: bool) -> Path | None:
             mend="bring entries back with `bao kv rollback` or from a snapshot; or stop every daemon and delete them: "
             f"bao kv metadata delete -mount={place.mount} {place.path}/grants/GRANT",
         )
+    if is_remote(plan):
+        raise BadUsage(
+            f"the state is in PostgreSQL, {described(plan)}; it is not reset by this command",
+            mend="bring it back from a backup; or stop every daemon and delete rows of rotator_grants, knowing that "
+            "their passwords are used again",
+        )
     return sqlite.reset(path(plan), now=clocks.SystemClock().now(), charge_budget=charge_budget)
 
 
-def check(plan: Plan) -> None:
-    """Raises Misconfigured for a kind of store that there is none of."""
-    kind = plan.settings.state.url.partition(":")[0]
-    if kind not in ("sqlite", "vault"):
-        raise Misconfigured(
-            f"state.url: a {kind} store is not available in this version", mend='write state.url = "sqlite:state.db"'
-        )
+def is_remote(plan: Plan) -> bool:
+    """Whether the state is elsewhere than in a file of this machine."""
+    return not plan.settings.state.url.startswith("sqlite:")
 
 
 def _in_vault(plan: Plan) -> VaultPath | None:

@@ -19,6 +19,8 @@ Exit codes are those of sysexits.h.
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 EXIT_OK = 0
 EXIT_BUG = 70
 
@@ -80,6 +82,12 @@ class StateDamaged(Misconfigured):
 
 
 class Overtaken(RotatorError):
-    """Another process holds the lock or saved first; its result stands and ours is not wanted."""
+    """Another process holds the lock or saved first; its result stands and ours is not wanted.
+
+    ``left`` is how long a lease may still keep us out, where that is why and it is known."""
 
     exit_code = 75
+
+    def __init__(self, what: str, *, mend: str = "", left: timedelta | None = None) -> None:
+        super().__init__(what, mend=mend)
+        self.left = left

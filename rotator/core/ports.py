@@ -367,6 +367,13 @@ class Store(Protocol):
         """Those of these grants that somebody else wrote since this store last looked; None for one that is gone."""
         ...
 
+    async def fleet(self, owner: str) -> Collection[str]:
+        """Tell that ``owner`` is at work, and learn who is: owners whose word was heard lately, himself included.
+
+        Good for sharing the work out, never for more: it may be wrong at any time, and leases alone decide. Ends with
+        `close`. A store that does not know the others names only himself."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enrolment:

@@ -180,10 +180,11 @@ def admit(found: tuple[str, int] | None, grant: Grant, expected: int) -> None:
     lineage, generation = found
     if generation != expected:
         raise Overtaken(f"{grant.name} is at generation {generation} already, not at {expected}: another saved first")
-    if lineage != grant.lineage and not _starts_anew(grant):
+    if lineage != grant.lineage and not starts_anew(grant):
         raise Overtaken(f"{grant.name} was started anew meanwhile: its lineage is another one")
 
 
-def _starts_anew(grant: Grant) -> bool:
+def starts_anew(grant: Grant) -> bool:
+    """Whether this is how a lineage begins: nothing in hand."""
     in_hand = (grant.access, grant.refresh, grant.intent, grant.doubt, grant.latch, grant.trouble)
     return grant.generation == 0 and all(one is None for one in in_hand)

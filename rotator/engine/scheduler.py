@@ -23,6 +23,8 @@ from rotator.engine.board import Desk
 from rotator.engine.courier import Courier
 from rotator.engine.crew import Crew
 from rotator.engine.desks import Desks
+from rotator.engine.fleet import Fleet
+from rotator.engine.following import Following
 from rotator.engine.rotation import Result, Tools, Wish
 from rotator.engine.turns import Turns
 from rotator.engine.visits import Visits
@@ -32,6 +34,8 @@ T = TypeVar("T")
 TOGETHER = timedelta(seconds=1)
 CROWD = timedelta(milliseconds=0.5)
 """How much longer the store is not asked what is due, for each grant that stands in line already."""
+PACE = timedelta(seconds=0.2)
+"""How often at most a store that is shared is asked what is due: in a fleet every grant's time rings for everybody."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +69,9 @@ class Scheduler:
         self._courier = Courier(tools, self._crew, watcher, timing.verify_every, self.ring, self._behind)
         self._desks = Desks(tools, self._courier, margin)
         self._alarm = Alarm(tools.clock, self.ring)
+        self._fleet = Fleet(tools.owner)
         self._turns = Turns(tools, self._crew, self._desks, self._alarm)
+        self._following = Following(tools, self._crew, self._desks, self._alarm, self._fleet)
         self._visits = Visits(tools, self._crew, self._desks, self._turns, self.ring)
         self._former: list[Roster] = []
         self._moment = self._looked = tools.clock.moment()
@@ -78,6 +84,7 @@ class Scheduler:
         high_water = await self._tools.store.high_water()
         await self._visits.use(self._roster)
         await self._desks.take_over(self._roster)
+        self._fleet.hear(await self._tools.store.fleet(self._tools.owner))
         self._moment = moment = self._tools.clock.moment()
         if high_water is not None and moment.now < high_water - policy.CLOCK_TOLERANCE:
             self._tools.bus.tell(events.ClockBehind(at=moment.now, high_water=high_water))
@@ -154,7 +161,7 @@ class Scheduler:
 
     def follow(self) -> None:
         """Ask what other daemons at the same store saved."""
-        self._crew.start(("follow",), self._turns.follow)
+        self._crew.start(("follow",), self._following.follow)
 
     async def _look(self, now: datetime) -> datetime | None:
         """Let everything that is due stand in line; returns when the next becomes due. Raises what the store raises."""
@@ -166,22 +173,30 @@ class Scheduler:
         # They need not wait for a store that keeps silent.
         turns.let_in()
         # All that is due, for who needs it most goes first; strangers stay due for ever.
+        left: list[datetime] = []
         for name in await self._desks.due(now):
             due = self._desks.get(name)
-            if due is not None and not due.is_held(now):
+            if due is None or due.is_held(now):
+                continue
+            if (at := self._fleet.left_until(due.enrolment.name, due.grant.due_at, now)) > now:
+                left.append(at)
+            else:
                 turns.wait(due, self._moment)
         for guest in await self._visits.due(now):
             if not guest.is_held(now):
                 turns.wait(guest, self._moment)
-        times = (await store.next_due(now), await self._visits.next_due(now))
+        times = (*left, await store.next_due(now), await self._visits.next_due(now))
         return min((at for at in times if at is not None), default=None)
 
     def _next_look(self, moment: policy.Moment) -> datetime:
         """When the store is asked next: at once while nobody waits, else the less often the more do. To be in line a
         second sooner helps nobody, and to find thousands there already costs more than to let them in."""
-        if not self._turns.waiting:
+        if self._turns.waiting:
+            pause = min(max(TOGETHER, self._turns.waiting * CROWD), self._timing.sweep_every / 2)
+        elif self._tools.store.follows:
+            pause = PACE
+        else:
             return moment.now
-        pause = min(max(TOGETHER, self._turns.waiting * CROWD), self._timing.sweep_every / 2)
         passed = moment.boottime - self._looked.boottime
         return moment.now + max(pause - passed, timedelta(0)) if passed >= timedelta(0) else moment.now
 

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 from rotator.core import events, health, lifecycle, policy, pressure
 from rotator.core.errors import Overtaken, RotatorError, Transient
-from rotator.core.grants import Grant
 from rotator.core.policy import Moment
 from rotator.core.pressure import Line, Place
 from rotator.engine import rotation
@@ -26,6 +25,7 @@ from rotator.engine.rotation import Result, Tools, Wish
 T = TypeVar("T")
 
 TOGETHER = timedelta(seconds=1)
+SOON = timedelta(seconds=0.2)
 HOLD = policy.Rules(backoff_base=timedelta(seconds=1), backoff_cap=timedelta(seconds=30))
 
 
@@ -39,7 +39,6 @@ class Turns:
         self._alarm = alarm
         self._gates = Gates()
         self._closed = False
-        self._unheard = 0
 
     # --- in line -----------------------------------------------------------------------------------------------
 
@@ -106,7 +105,7 @@ class Turns:
         try:
             result = await self._rotation(desk, Wish())
         except RotatorError as error:
-            self._hold(desk)
+            self._hold(desk, error.left if isinstance(error, Overtaken) else None)
             if rotation.is_told(desk.failures) and not isinstance(error, Overtaken):
                 now = self._tools.clock.now()
                 doing = f"{desk.enrolment.name}: not rotated, nothing was spent"
@@ -120,7 +119,13 @@ class Turns:
             self._desks.mind(desk)
         self._leave(desk, gate, result)
 
-    def _hold(self, desk: Desk) -> None:
+    def _hold(self, desk: Desk, left: timedelta | None = None) -> None:
+        """``left``: how long the lease of another daemon may keep us out. That is no failure; and once it has run out
+        the grant is an orphan, which readers wait for."""
+        if left is not None:
+            desk.held_until = self._tools.clock.now() + max(left, SOON)
+            self._desks.mind(desk)
+            return
         # Without it a failure that the record does not know would be due again at once: a tight loop.
         desk.failures += 1
         pause = policy.backoff(desk.failures, HOLD, self._tools.dice.chance())
@@ -208,58 +213,6 @@ class Turns:
         # Who asked may go away (a closed connection); the exchange goes on.
         return await asyncio.shield(task)
 
-    # --- beside other daemons ------------------------------------------------------------------------------------
-
-    async def follow(self) -> None:
-        """Take over what other daemons at the same store saved. Never raises for the store."""
-        tools = self._tools
-        # What is at work on a grant looks itself, under its lease.
-        busy = self._crew.names(_is_rotation)
-        idle = [desk.enrolment.name for desk in self._desks if desk.enrolment.name not in busy]
-        try:
-            news = await tools.store.news(idle)
-            for name, theirs in news.items():
-                await self._take(name, theirs)
-        except RotatorError as error:
-            self._unheard += 1
-            if rotation.is_told(self._unheard):
-                doing = "what other daemons saved is not known"
-                tools.bus.tell(events.StoreTroubled(at=tools.clock.now(), reason=str(error), doing=doing))
-            return
-        self._unheard = 0
-
-    async def _take(self, name: str, theirs: Grant | None) -> None:
-        desk, now = self._desks.get(name), self._tools.clock.now()
-        if desk is None or (theirs is not None and theirs.identity != desk.grant.identity):
-            return
-        ours = desk.grant
-        same = theirs is not None and theirs.lineage == ours.lineage
-        if theirs is None or (same and theirs.generation < ours.generation):
-            # Deleted, or brought back from a backup: what would be spent from it is spent already.
-            await self._put_right(name, ours, theirs)
-            return
-        if same and name in self._crew.names(_is_rotation):
-            return
-        self._desks.saved(theirs)
-        desk.held_until, desk.failures = None, 0
-        self._desks.mind(desk)
-        self._alarm.mind(theirs.due_at)
-        if theirs.generation > ours.generation:
-            self._tools.bus.tell(events.Followed(at=now, grant=name, generation=theirs.generation))
-
-    async def _put_right(self, name: str, ours: Grant, theirs: Grant | None) -> None:
-        store, now = self._tools.store, self._tools.clock.now()
-        try:
-            if theirs is None:
-                await store.enrol(ours)
-            else:
-                await store.save(ours, expected=theirs.generation, lease=None, now=now)
-        except Overtaken:
-            return
-        gone = "was deleted from the store" if theirs is None else f"went back to generation {theirs.generation}"
-        text = f"{name}: {gone} by somebody else; put right from memory to generation {ours.generation}"
-        self._tools.bus.tell(events.Warned(at=now, text=text))
-
     # --- the end -----------------------------------------------------------------------------------------------
 
     def must_go_on(self) -> None:
@@ -269,11 +222,11 @@ class Turns:
 
     @property
     def in_flight(self) -> int:
-        return len(self._crew.running(_is_rotation))
+        return len(self._crew.running(is_rotation))
 
     async def quiet(self, name: str | None = None) -> None:
         """Return once no rotation of this grant (None: of any) is in flight."""
-        await self._crew.quiet(lambda key: _is_rotation(key) and (name is None or key[1] == name))
+        await self._crew.quiet(lambda key: is_rotation(key) and (name is None or key[1] == name))
 
     async def close(self) -> None:
         """Start nothing any more; return once every exchange in flight is saved."""
@@ -281,5 +234,6 @@ class Turns:
         await self.quiet()
 
 
-def _is_rotation(key: Key) -> bool:
+def is_rotation(key: Key) -> bool:
+    """Whether a task of that key changes the record of a grant."""
     return key[0] == "rotate"

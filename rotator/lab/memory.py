@@ -158,6 +158,10 @@ class MemoryStore:
         """Nobody else writes here."""
         return {}
 
+    async def fleet(self, owner: str) -> Collection[str]:
+        """Nobody else works here."""
+        return {owner}
+
     def _held(self) -> Shelf:
         # A process that was killed in the story must not go on writing in it.
         if self.shelf.holder is not self:

@@ -19,15 +19,8 @@ from rotator.settings.vaults import Auth, Vault
 
 # A template is tried with these names; their values do not matter.
 TEMPLATE_FIELDS = (
-    "access_token",
-    "token_type",
-    "expires_at",
-    "expires_at_unix",
-    "issued_at",
-    "generation",
-    "scope",
-    "grant",
-)
+    "access_token", "token_type", "expires_at", "expires_at_unix", "issued_at", "generation", "scope", "grant",
+)  # fmt: skip
 
 
 def problems(settings: Settings, names: Mapping[str, Any]) -> Iterator[Problem]:
@@ -49,7 +42,7 @@ def problems(settings: Settings, names: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(path, "cannot be kept in a Vault itself; use { file = … } or { credential = … }")
         elif reference.kind == "vault":
             yield from _known_vault(path, vault_field(reference.value.get_secret_value()).name, vaults)
-    yield from _of_seal(settings, vaults)
+    yield from _of_state(settings, vaults)
     if settings.readiness.enough < settings.readiness.least:
         yield Problem(("readiness", "enough"), "must not be shorter than readiness.least")
     token = settings.http.token
@@ -63,20 +56,24 @@ def problems(settings: Settings, names: Mapping[str, Any]) -> Iterator[Problem]:
         if discovery.provider is not None and discovery.provider not in providers:
             path = ("discovery", "vault", "provider")
             yield Problem(path, f"names no known provider; {suggest(discovery.provider, providers)}")
+
+
+def _of_state(settings: Settings, vaults: Iterable[str]) -> Iterator[Problem]:
     kind, _, place = settings.state.url.partition(":")
     if kind == "vault":
         yield from _known_vault(("state", "url"), vault_entry(place).name, vaults)
-
-
-def _of_seal(settings: Settings, vaults: Iterable[str]) -> Iterator[Problem]:
+    password = settings.state.password
+    if password is not None and (kind != "postgresql" or password.kind == "vault"):
+        told = "is that of a role in PostgreSQL, by { credential = … } or { file = … }; else remove it"
+        yield Problem(("state", "password"), told)
     seal, path = settings.state.seal, ("state", "seal")
     if seal is None:
         return
     chosen = [key for key in ("key", "transit") if getattr(seal, key) is not None]
     if len(chosen) != 1:
         yield Problem(path, _exactly_one(("key", "transit"), chosen))
-    if settings.state.url.startswith("vault:"):
-        yield Problem(path, "is for a state in a file: Vault encrypts what it keeps; remove it")
+    if kind == "vault":
+        yield Problem(path, "is for a state elsewhere: Vault encrypts what it keeps; remove it")
     if seal.transit is not None:
         yield from _known_vault((*path, "transit"), seal.transit.name, vaults)
     for key, reference in (("key", seal.key), ("former", seal.former)):
@@ -253,9 +250,9 @@ def targets(settings: Settings) -> Iterator[tuple[str, Path, Target]]:
 
 def references(settings: Settings) -> Iterator[tuple[Path, SecretReference]]:
     """Every secret that is configured, with the path of its key."""
-    if settings.state.seal is not None:
-        found = {"key": settings.state.seal.key, "former": settings.state.seal.former}
-        yield from _given(("state", "seal"), found)
+    yield from _given(("state",), {"password": settings.state.password})
+    if (seal := settings.state.seal) is not None:
+        yield from _given(("state", "seal"), {"key": seal.key, "former": seal.former})
     yield from _given(("http",), {"token": settings.http.token})
     for name, grant in settings.grants.items():
         yield from _given(("grants", name), {"client_secret": grant.client_secret, "password": grant.password})
@@ -266,8 +263,8 @@ def references(settings: Settings) -> Iterator[tuple[Path, SecretReference]]:
         auth = vault.auth
         yield from _given(path, {"token": auth.token})
         if auth.approle is not None:
-            found = {"role_id": auth.approle.role_id, "secret_id": auth.approle.secret_id}
-            yield from _given((*path, "approle"), found)
+            role = auth.approle
+            yield from _given((*path, "approle"), {"role_id": role.role_id, "secret_id": role.secret_id})
         if auth.jwt is not None:
             yield from _given((*path, "jwt"), {"token": auth.jwt.token})
         if auth.userpass is not None:

@@ -55,9 +55,11 @@ class Seal(Part):
 
 
 class State(Part):
-    """Where grants live durably. The URL does not print: its query may hold more than one expects."""
+    """Where grants live durably. The URL does not print: its query may hold more than one expects.
+    ``password`` is that of the role in PostgreSQL, where libpq does not find it by itself."""
 
     url: StoreUrl = Field(default="sqlite:state.db", repr=False)
+    password: Reference | None = None
     seal: Seal | None = None
 
 

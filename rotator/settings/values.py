@@ -137,7 +137,7 @@ def store_url(raw: str) -> str:
     if kind == "vault":
         entries.vault_entry(rest)
     if kind == "postgresql" and re.search(r"//[^/@]*:[^/]*@|[?&]password=", rest):
-        raise ValueError("must not hold a password; put it into a file that ?passfile=/… or PGPASSFILE names")
+        raise ValueError("must not hold a password; set state.password, or a file that ?passfile=/… names")
     return raw
 
 

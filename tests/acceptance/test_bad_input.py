@@ -137,11 +137,12 @@ WRONG: dict[str, tuple[Callable[[Stage], object], tuple[str, ...]]] = {
         ("rotator.toml: there is no such configuration file", f"{MEND}give the right --config"),
     ),
     "a store of another kind": (
-        lambda stage: replaced(stage, "[timing]", '[state]\nurl = "postgresql://db.example.com/rotator"\n[timing]'),
-        (
-            "state.url: a postgresql store is not available in this version",
-            f'{MEND}write state.url = "sqlite:state.db"',
-        ),
+        lambda stage: replaced(stage, "[timing]", '[state]\nurl = "mysql://db.example.com/rotator"\n[timing]'),
+        ('state.url must be "sqlite:FILE", "postgresql://HOST/DATABASE" or "vault:[NAME:]MOUNT/PATH"',),
+    ),
+    "a URL that libpq does not read": (
+        lambda stage: replaced(stage, "[timing]", '[state]\nurl = "postgresql://db.example.com/r?no=1"\n[timing]'),
+        ("state.url is not a URL that libpq reads: ", f"{MEND}write state.url = "),
     ),
     "a state directory that is not there": (
         lambda stage: replaced(stage, "[timing]", '[state]\nurl = "sqlite:/proc/nowhere/state.db"\n[timing]'),

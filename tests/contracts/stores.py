@@ -16,9 +16,10 @@ from rotator.core.grants import Grant, Intent, Kind, Source
 from rotator.core.policy import Moment
 from rotator.core.ports import Store
 from rotator.core.tokens import AccessToken, Secret
-from rotator.drivers import sqlite, vault
+from rotator.drivers import postgres, sqlite, vault
 from rotator.lab import memory
 from tests.peers.openbao import OpenBao
+from tests.peers.postgres import Postgres
 
 NOW = datetime(2027, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 
@@ -140,6 +141,17 @@ class VaultHarness(Harness):
         return vault.Vault("default", vault.Address(url=self._bao.url), vault.TokenLogin(token), self.clock)
 
 
+class PostgresHarness(Harness):
+    exclusive = False
+
+    def __init__(self, server: Postgres, **options: str) -> None:
+        super().__init__()
+        self._address = postgres.Address(server.url(server.database(), **options))
+
+    def store(self) -> Store:
+        return postgres.PostgresStore(self._address, clock=self.clock, dice=FakeDice(), host="here")
+
+
 @contextmanager
 def _in_memory(directory: Path) -> Iterator[Harness]:
     yield MemoryHarness()
@@ -150,5 +162,5 @@ def _in_sqlite(directory: Path) -> Iterator[Harness]:
     yield SqliteHarness(directory)
 
 
-#: Those that need nothing but a folder; `openbao` needs a server, which the fixture gives it.
+#: Those that need nothing but a folder; `openbao` and `postgres` need a server, which the fixture gives them.
 HARNESSES = {"memory": _in_memory, "sqlite": _in_sqlite}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -23,10 +24,19 @@ LEASE = timedelta(seconds=45)
 SECOND = timedelta(seconds=1)
 
 
-@pytest.fixture(params=[*stores.HARNESSES, "openbao"])
+# With FAULTS=all once more on a standby that was promoted.
+REMOTE = {"postgres": "database_server"} | (
+    {"promoted": "promoted_server"} if os.environ.get("FAULTS") == "all" else {}
+)
+
+
+@pytest.fixture(params=[*stores.HARNESSES, "openbao", *REMOTE])
 def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Harness]:
     if request.param == "openbao":
         yield stores.VaultHarness(request.getfixturevalue("raft_bao"))
+        return
+    if request.param in REMOTE:
+        yield stores.PostgresHarness(request.getfixturevalue(REMOTE[request.param]))
         return
     with stores.HARNESSES[request.param](tmp_path) as made:
         yield made

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.peers import openbao
+from tests.peers import openbao, postgres
 from tests.peers.openbao import OpenBao
+from tests.peers.postgres import Postgres
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +29,10 @@ def sealable_bao() -> Iterator[OpenBao]:
 def kv(bao: OpenBao) -> str:
     """A fresh KV v2 mount of `bao`."""
     return bao.mount_kv()
+
+
+@pytest.fixture(scope="session")
+def database_server() -> Iterator[Postgres]:
+    """A PostgreSQL that all tests share: each takes a database of its own."""
+    with postgres.cluster() as server:
+        yield server

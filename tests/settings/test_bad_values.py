@@ -337,6 +337,11 @@ BAD = [
         "add [vault.inner] with address, auth",
     ),
     (
+        '[state]\npassword = { credential = "state" }',
+        "rotator.toml:2: state.password is that of a role in PostgreSQL, by { credential = … } or { file = … }; else "
+        "remove it",
+    ),
+    (
         '[state]\nurl = "vault:secret/rotator"',
         "rotator.toml:2: state.url needs the Vault 'default', which is not configured; "
         "add [vault.default] with address, auth",
@@ -371,7 +376,7 @@ BAD = [
     ),
     (
         '[state]\nurl = "postgresql://u:hunter2@db/rotator"',
-        "rotator.toml:2: state.url must not hold a password; put it into a file that ?passfile=/… or PGPASSFILE names",
+        "rotator.toml:2: state.url must not hold a password; set state.password, or a file that ?passfile=/… names",
     ),
 ]  # fmt: skip
 

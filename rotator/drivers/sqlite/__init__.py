@@ -175,6 +175,10 @@ class SqliteStore:
         """Nobody else writes here."""
         return {}
 
+    async def fleet(self, owner: str) -> Collection[str]:
+        """Nobody else works here."""
+        return {owner}
+
     async def seal_anew(self) -> int:
         """Write every record under the seal as it is configured now (a data key is made anew), all or none; how many.
         What older pages held is overwritten."""

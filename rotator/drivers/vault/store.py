@@ -137,6 +137,10 @@ class VaultStore:
     async def news(self, names: Collection[str]) -> Mapping[str, Grant | None]:
         return await self._binder.news(names)
 
+    async def fleet(self, owner: str) -> Collection[str]:
+        """Others are known by their leases alone: a beat would be a write of its own."""
+        return {owner}
+
     # --- writing -----------------------------------------------------------------------------------------------
 
     async def enrol(self, grant: Grant) -> Grant:

@@ -1,0 +1,151 @@
+"""What other daemons wrote, found by the server's own clock; the leases they hold; and who of them is at work."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import LiteralString
+
+from rotator.core.grants import Grant
+from rotator.core.policy import Moment
+from rotator.core.ports import Clock
+from rotator.drivers.postgres import claims
+from rotator.drivers.postgres.claims import Sights
+from rotator.drivers.postgres.forms import Forms, Known
+from rotator.drivers.postgres.lane import Lane
+from rotator.drivers.postgres.link import Link, Rows, Statement
+from rotator.drivers.postgres.writing import Do
+
+# A write is seen once it is committed, which may be as much later than its time as a commit takes. Every look goes back
+# a little, now and then further; what is later still, or was brought back from a backup, is found by comparing all.
+OVERLAP, LONG_OVERLAP = timedelta(seconds=2), timedelta(seconds=60)
+LONG_EVERY = timedelta(seconds=10)
+COMPARED_EVERY, COMPARED_A_SECOND = timedelta(seconds=30), 1000
+# A daemon that did not beat for so long is not counted any more. Beats are written this often at most.
+PRESENCE, BEAT = timedelta(seconds=5), timedelta(seconds=1)
+GONE = timedelta(hours=1)
+
+ZERO = timedelta(0)
+
+
+class Following:
+    """Looks at the state on the lane for reading. One look at a time."""
+
+    def __init__(
+        self, lane: Lane, writes: Lane, link: Link, clock: Clock, forms: Forms, known: Known, sights: Sights
+    ) -> None:
+        self._lane = lane
+        self._writes = writes
+        self._link = link
+        self._clock = clock
+        self._forms = forms
+        self._known = known
+        self._sights = sights
+        self._do = Do()
+        # When we looked last, by our boot-time clock and by the server's.
+        self._looked: tuple[Moment, datetime] | None = None
+        self._long_at = self._compare_at = ZERO
+        self._number = 0
+        self._beats: dict[str, tuple[int, timedelta]] = {}
+        self._beat_at: timedelta | None = None
+        self._owner: str | None = None
+
+    WRITTEN: LiteralString = """
+        SELECT name, generation, written_at FROM rotator_grants WHERE written_at > clock_timestamp() - %s::interval"""
+    ALL: LiteralString = "SELECT name, generation, written_at FROM rotator_grants"
+    LEASED: LiteralString = "SELECT name, owner, fence, span, boot_id, until FROM rotator_grants WHERE owner <> ''"
+    NOW: LiteralString = "SELECT clock_timestamp()"
+    RECORDS: LiteralString = (
+        "SELECT name, lineage, generation, record, written_at FROM rotator_grants WHERE name = ANY(%b::text[])"
+    )
+
+    async def news(self, names: Collection[str]) -> Mapping[str, Grant | None]:
+        """See `ports.Store.news`."""
+        known, moment = self._known, self._clock.moment()
+        # What we write ourselves meanwhile is no news.
+        known.fresh = ours = self._writes.names()
+        compare = self._is_time_to_compare(moment)
+        rows = await self._look(moment, compare)
+        if not compare and self._is_elsewhere():
+            compare, rows = True, await self._look(moment, True)
+        found = {name: (generation, written_at) for name, generation, written_at in rows}
+        fresh = [name for name, mark in found.items() if mark != known.get(name) and name in names and name not in ours]
+        read = await self._read(fresh)
+        gone: list[str] = []
+        if compare:
+            gone = [name for name in names if name not in found and name not in ours and known.get(name) is not None]
+            pause = max(COMPARED_EVERY, timedelta(seconds=len(found) / COMPARED_A_SECOND))
+            self._compare_at = moment.boottime + pause
+        for name in gone:
+            known.forget(name)
+        return {**dict.fromkeys(gone), **read}
+
+    async def _look(self, moment: Moment, compare: bool) -> Rows:
+        """Rows that may be news; the leases of now are taken note of."""
+        window = LONG_OVERLAP if moment.boottime >= self._long_at else OVERLAP
+        if self._looked is not None:
+            window += max(moment.boottime - self._looked[0].boottime, ZERO)
+        written: Statement = (self.ALL, ()) if compare else (self.WRITTEN, (window,))
+        rows, leased, ((server,),) = await self._ask(written, (self.LEASED, ()), (self.NOW, ()))
+        after = self._clock.moment()
+        self._sights.all(((name, claims.read(*rest)) for name, *rest in leased), after)
+        if self._looked is not None and not compare:
+            passed = server - self._looked[1]
+            if passed > window - OVERLAP / 2:
+                # The server's clock was set forward: what was written before that is further back than it seems.
+                (rows,) = await self._ask((self.WRITTEN, (passed + window,)))
+        self._looked = moment, server
+        if window >= LONG_OVERLAP:
+            self._long_at = moment.boottime + LONG_EVERY
+        return rows
+
+    async def _read(self, names: Sequence[str]) -> dict[str, Grant]:
+        if not names:
+            return {}
+        (rows,) = await self._ask((self.RECORDS, (list(names),)))
+        ours, read = self._known.fresh | self._writes.names(), {}
+        for name, lineage, generation, record, written_at in rows:
+            if name not in ours:
+                read[name] = self._forms.read(name, lineage, generation, record)
+                self._known.note(name, (generation, written_at))
+        return read
+
+    def _is_time_to_compare(self, moment: Moment) -> bool:
+        if self._compare_at == ZERO:
+            self._compare_at = moment.boottime + COMPARED_EVERY
+        return self._is_elsewhere() or moment.boottime >= self._compare_at
+
+    def _is_elsewhere(self) -> bool:
+        """Whether the connection is another one: it may lead to another server, or to one that was restored."""
+        before, self._number = self._number, self._link.number
+        return before not in (0, self._number)
+
+    # --- who is at work ----------------------------------------------------------------------------------------
+
+    BEATING: LiteralString = """
+        INSERT INTO rotator_daemons (owner, beat, seen_at) VALUES (%s, 1, clock_timestamp())
+        ON CONFLICT (owner) DO UPDATE SET beat = rotator_daemons.beat + 1, seen_at = clock_timestamp()"""
+    PRESENT: LiteralString = "SELECT owner, beat FROM rotator_daemons WHERE seen_at > clock_timestamp() - %s::interval"
+    LEFT: LiteralString = "DELETE FROM rotator_daemons WHERE owner = %s OR seen_at < clock_timestamp() - %s::interval"
+
+    async def present(self, owner: str) -> Collection[str]:
+        """Beat for ``owner``, and tell whose beat was heard lately."""
+        moment, self._owner = self._clock.moment(), owner
+        if self._beat_at is None or moment.boottime >= self._beat_at:
+            *_, rows = await self._ask((self.BEATING, (owner,)), (self.PRESENT, (GONE,)))
+            self._beat_at = moment.boottime + BEAT
+            before, self._beats = self._beats, {}
+            for one, beat in rows:
+                known = before.get(one)
+                self._beats[one] = known if known is not None and known[0] == beat else (beat, moment.boottime)
+        return {owner, *(one for one, (_, at) in self._beats.items() if moment.boottime - at < PRESENCE)}
+
+    async def leave(self) -> None:
+        """Say goodbye, where we ever beat."""
+        if self._owner is not None:
+            await self._ask((self.LEFT, (self._owner, GONE)))
+
+    async def _ask(self, *statements: Statement) -> list[Rows]:
+        answers, _ = await self._lane.submit(self._do, "", statements)
+        result: list[Rows] = answers
+        return result

@@ -1,0 +1,89 @@
+"""How a grant looks in a row, sealed or in clear; and what of each row was seen last."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Protocol
+
+from rotator.core import records
+from rotator.core.errors import Misconfigured, StateDamaged
+from rotator.core.grants import Grant
+
+
+class Seal(Protocol):
+    """See `rotator.drivers.seal.Seal`."""
+
+    async def prepare(self, records: Iterable[str], *, anew: bool = False) -> None: ...
+
+    def close(self, record: str, about: str) -> str: ...
+
+    def open(self, record: str, about: str) -> str: ...
+
+
+class Unsealed:
+    """Records as they are. What was sealed is not taken for damage."""
+
+    async def prepare(self, records: Iterable[str], *, anew: bool = False) -> None:
+        pass
+
+    def close(self, record: str, about: str) -> str:
+        return record
+
+    def open(self, record: str, about: str) -> str:
+        if record.startswith('{"sealed":'):
+            raise Misconfigured("the state is sealed", mend="set state.seal to the key that sealed it")
+        return record
+
+
+class Forms:
+    """Writes and reads the column ``record``. A sealed record is bound to its grant, lineage and generation."""
+
+    def __init__(self, seal: Seal | None) -> None:
+        self.seal: Seal = Unsealed() if seal is None else seal
+
+    def write(self, grant: Grant) -> str:
+        plain = json.dumps(records.write(grant), separators=(",", ":"))
+        return self.seal.close(plain, _about(grant.name, grant.lineage, grant.generation))
+
+    def read(self, name: str, lineage: str, generation: int, record: str) -> Grant:
+        """Raises StateDamaged, and Misconfigured for a seal that is not ours."""
+        text = self.seal.open(record, _about(name, lineage, generation))
+        try:
+            return records.read(json.loads(text))
+        except (ValueError, RecursionError):
+            raise StateDamaged(
+                f"what is stored of {name} in PostgreSQL was not written by rotator, or was changed",
+                mend="bring it back from a backup; or delete its row in rotator_grants and start it anew",
+            ) from None
+
+
+# The generation, and the server's time of the last write, which is only ever compared with other times of it.
+Mark = tuple[int, datetime]
+
+
+class Known:
+    """Generation and time of the last write of each row that was seen here: what differs was written by another."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, Mark] = {}
+        # Noted since somebody began to look.
+        self.fresh: set[str] = set()
+
+    def note(self, name: str, seen: Mark) -> None:
+        self._seen[name] = seen
+        self.fresh.add(name)
+
+    def get(self, name: str) -> Mark | None:
+        return self._seen.get(name)
+
+    def forget(self, name: str) -> None:
+        self._seen.pop(name, None)
+
+    def clear(self) -> None:
+        self._seen.clear()
+
+
+def _about(name: str, lineage: str, generation: int) -> str:
+    return json.dumps([name, lineage, generation])

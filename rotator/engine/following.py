@@ -1,0 +1,94 @@
+"""Beside other daemons at the same store: what they saved is served here too."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from rotator.core import events
+from rotator.core.errors import Overtaken, RotatorError
+from rotator.core.grants import Grant
+from rotator.engine import rotation, turns
+from rotator.engine.alarm import Alarm
+from rotator.engine.crew import Crew
+from rotator.engine.desks import Desks
+from rotator.engine.fleet import Fleet
+from rotator.engine.rotation import Tools
+
+
+class Following:
+    """Asks the store what others saved, and takes it over at the desks where nothing is at work."""
+
+    def __init__(self, tools: Tools, crew: Crew, desks: Desks, alarm: Alarm, fleet: Fleet) -> None:
+        self._tools = tools
+        self._crew = crew
+        self._desks = desks
+        self._alarm = alarm
+        self._fleet = fleet
+        self._unheard = 0
+
+    async def follow(self) -> None:
+        """Take over what other daemons at the same store saved. Never raises for the store."""
+        tools = self._tools
+        # What is at work on a grant looks itself, under its lease.
+        idle = _Idle(self._desks, self._crew.names(turns.is_rotation))
+        try:
+            self._fleet.hear(await tools.store.fleet(tools.owner))
+            news = await tools.store.news(idle)
+            for name, theirs in news.items():
+                await self._take(name, theirs)
+        except RotatorError as error:
+            self._unheard += 1
+            if rotation.is_told(self._unheard):
+                doing = "what other daemons saved is not known"
+                tools.bus.tell(events.StoreTroubled(at=tools.clock.now(), reason=str(error), doing=doing))
+            return
+        self._unheard = 0
+
+    async def _take(self, name: str, theirs: Grant | None) -> None:
+        desk, now = self._desks.get(name), self._tools.clock.now()
+        if desk is None or (theirs is not None and theirs.identity != desk.grant.identity):
+            return
+        ours = desk.grant
+        same = theirs is not None and theirs.lineage == ours.lineage
+        if theirs is None or (same and theirs.generation < ours.generation):
+            # Deleted, or brought back from a backup: what would be spent from it is spent already.
+            await self._put_right(name, ours, theirs)
+            return
+        if same and name in self._crew.names(turns.is_rotation):
+            return
+        self._desks.saved(theirs)
+        desk.held_until, desk.failures = None, 0
+        self._desks.mind(desk)
+        self._alarm.mind(theirs.due_at)
+        if theirs.generation > ours.generation:
+            self._tools.bus.tell(events.Followed(at=now, grant=name, generation=theirs.generation))
+
+    async def _put_right(self, name: str, ours: Grant, theirs: Grant | None) -> None:
+        store, now = self._tools.store, self._tools.clock.now()
+        try:
+            if theirs is None:
+                await store.enrol(ours)
+            else:
+                await store.save(ours, expected=theirs.generation, lease=None, now=now)
+        except Overtaken:
+            return
+        gone = "was deleted from the store" if theirs is None else f"went back to generation {theirs.generation}"
+        text = f"{name}: {gone} by somebody else; put right from memory to generation {ours.generation}"
+        self._tools.bus.tell(events.Warned(at=now, text=text))
+
+
+class _Idle(Collection[str]):
+    """The grants at which nothing is at work: not listed at every look where there are many."""
+
+    def __init__(self, desks: Desks, busy: set[str]) -> None:
+        self._desks = desks
+        self._busy = busy
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name not in self._busy and self._desks.get(name) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return (desk.enrolment.name for desk in self._desks if desk.enrolment.name not in self._busy)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
