@@ -72,7 +72,7 @@ class Scheduler:
         self._fleet = Fleet(tools.owner)
         self._turns = Turns(tools, self._crew, self._desks, self._alarm)
         self._following = Following(tools, self._crew, self._desks, self._alarm, self._fleet)
-        self._visits = Visits(tools, self._crew, self._desks, self._turns, self.ring)
+        self.visits = Visits(tools, self._crew, self._desks, self._turns, self.ring)
         self._former: list[Roster] = []
         self._moment = self._looked = tools.clock.moment()
         self.bell = asyncio.Event()
@@ -82,7 +82,7 @@ class Scheduler:
     async def begin(self) -> None:
         """Take the roster over: enrol what is new, and judge the clock against the store's high-water mark."""
         high_water = await self._tools.store.high_water()
-        await self._visits.use(self._roster)
+        await self.visits.use(self._roster)
         await self._desks.take_over(self._roster)
         self._fleet.hear(await self._tools.store.fleet(self._tools.owner))
         self._moment = moment = self._tools.clock.moment()
@@ -97,10 +97,10 @@ class Scheduler:
         after = {name: enrolment.fingerprint for name, enrolment in roster.enrolments().items()}
         try:
             self._turns.must_go_on()
-            visiting = await self._visits.use(roster)
+            visiting = await self.visits.use(roster)
             await self._desks.take_over(roster)
         except BaseException:
-            self._visits.go_back(self._roster)
+            self.visits.go_back(self._roster)
             await roster.close()
             raise
         self._desks.remake(visiting)
@@ -136,8 +136,8 @@ class Scheduler:
         tools, now = self._tools, self._read_clock()
         self._crew.start(("tend",), self._roster.tend)
         self._courier.sweep(self._roster)
-        self._visits.release()
-        self._visits.stroll(self._moment, self._timing.sweep_every)
+        self.visits.release()
+        self.visits.stroll(self._moment, self._timing.sweep_every)
         next_look = self._next_look(self._moment)
         upcoming: datetime | None = next_look
         if next_look <= now:
@@ -182,10 +182,10 @@ class Scheduler:
                 left.append(at)
             else:
                 turns.wait(due, self._moment)
-        for guest in await self._visits.due(now):
+        for guest in await self.visits.due(now):
             if not guest.is_held(now):
                 turns.wait(guest, self._moment)
-        times = (*left, await store.next_due(now), await self._visits.next_due(now))
+        times = (*left, await store.next_due(now), await self.visits.next_due(now))
         return min((at for at in times if at is not None), default=None)
 
     def _next_look(self, moment: policy.Moment) -> datetime:
@@ -246,21 +246,17 @@ class Scheduler:
     async def hosting(self, name: str) -> AsyncIterator[Desk]:
         """The desk of a grant, of the register too, which stays there at least as long as this. Raises BadUsage for an
         unknown one."""
-        with self._visits.hosting(name):
-            await self._visits.invite(name)
+        with self.visits.hosting(name):
+            await self.visits.invite(name)
             yield self._desks.known(name)
 
     def look_at(self, name: str) -> health.GrantHealth:
-        """How a grant that has a desk stands."""
         return self._desks.look_at(name)
 
     def is_resident(self, name: str) -> bool:
         """Whether the configuration has it, or it was discovered."""
         return self._desks.is_resident(name)
 
-    @property
-    def visits(self) -> Visits:
-        return self._visits
 
     async def clear_away(self, name: str) -> None:
         """Delete what was published for a grant that is retired, at once, after what is still in flight for it."""
@@ -277,7 +273,7 @@ class Scheduler:
 
     def all_decided(self) -> bool:
         """Whether every grant was decided at least once since it was enrolled, and `examine` is worth its cost."""
-        return self._visits.walked and self._desks.all_decided()
+        return self.visits.walked and self._desks.all_decided()
 
     # --- the end -----------------------------------------------------------------------------------------------
 
