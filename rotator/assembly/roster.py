@@ -146,7 +146,7 @@ class ConfiguredRoster:
                 elsewhere=self._read_vault,
             ),
             targets=self._targets(name, grant),
-            optional=frozenset(target for target, one in grant.targets.items() if one.is_hook or not one.required),
+            optional=frozenset(target for target, one in grant.targets.items() if not one.required),
             limits=limits(provider),
             fingerprint=described,
             after={target: frozenset(one.after) for target, one in grant.targets.items() if one.after is not None},

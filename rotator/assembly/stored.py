@@ -41,7 +41,7 @@ async def stored_health(plan: Plan) -> dict[str, Any]:
             one = delivered.get((name, target))
             good = one is not None and one.location == publisher.location and one.lineage == grant.lineage
             generation = one.generation if one is not None and good else None
-            hook, required = publisher.judged_by_mark, target not in enrolment.optional
+            hook, required = publisher.judged_by_mark, enrolment.is_required(target)
             targets.append(health.TargetHealth(target, publisher.location, generation, required=required, hook=hook))
         budget = enrolment.rules.budget if enrolment.rules.password else None
         shown.append(health.examine(grant, enrolment.provider, budget, targets, now))

@@ -397,6 +397,10 @@ class Enrolment:
     fingerprint: str = ""
     after: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
+    def is_required(self, target: str) -> bool:
+        """Whether readiness and start wait for it; for a hook they never do."""
+        return target not in self.optional and not self.targets[target].judged_by_mark
+
 
 class Roster(Protocol):
     """Which grants are enrolled, now."""

@@ -188,15 +188,16 @@ class Courier:
 
     def health(self, name: str) -> list[health.TargetHealth]:
         one = self._rounds[name]
+        enrolment, places = one.enrolment, one.enrolment.targets
         return [
             health.TargetHealth(
                 target,
-                one.enrolment.targets[target].location,
+                places[target].location,
                 post.generation if post.holds(one.grant) else None,
                 post.trouble,
                 post.valid_until,
-                target not in one.enrolment.optional,
-                one.enrolment.targets[target].judged_by_mark,
+                enrolment.is_required(target),
+                places[target].judged_by_mark,
             )
             for target, post in one.posts.items()
         ]

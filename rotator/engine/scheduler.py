@@ -257,7 +257,6 @@ class Scheduler:
         """Whether the configuration has it, or it was discovered."""
         return self._desks.is_resident(name)
 
-
     async def clear_away(self, name: str) -> None:
         """Delete what was published for a grant that is retired, at once, after what is still in flight for it."""
         await self.quiet(name)
