@@ -184,6 +184,7 @@ def test_a_failing_hook_is_tried_ever_less_often_shown_and_keeps_nobody_from_bei
             assert grant["published"] and "hook reload the command ended with 1" in grant["reason"]
             assert grant["targets"]["reload"] == {
                 "location": hook.location, "generation": None, "trouble": "the command ended with 1",
+                "required": False, "hook": True,
             }  # fmt: skip
             assert stage.names().count("delivery.failed") == 1
             before = hook.tries

@@ -92,9 +92,9 @@ def _lack(target: TargetHealth) -> str:
 
 def _served(grant: Grant, targets: Sequence[TargetHealth]) -> list[tuple[str, datetime | None]]:
     """Every required target with the time until which a reader finds a valid token there; the store itself where no
-    target is configured. None where nobody can say."""
+    target holds one. None where nobody can say."""
     access = None if grant.unproven else grant.access
-    if not targets:
+    if all(one.hook for one in targets):
         return [("the store", access.expires_at if access is not None else None)]
     found: list[tuple[str, datetime | None]] = []
     for one in targets:
