@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.acceptance.reader import Seen
-from tests.acceptance.stage import Process, wait_for
+from tests.acceptance.stage import Process
 from tests.peers.django_oauth import DjangoOAuth
 from tests.peers.openbao import OpenBao
 

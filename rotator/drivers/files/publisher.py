@@ -7,7 +7,6 @@ group stand already.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import hashlib
 import os
@@ -109,11 +108,11 @@ class FilePublisher:
 
     async def settle(self, wanted: Publication, now: datetime) -> Settled:
         """See `ports.Publisher.settle`. When cancelled, the write has not begun or ends in the background."""
-        return await asyncio.get_running_loop().run_in_executor(self._lane, self._settle, wanted, now)
+        return await self._lane.run(lambda: self._settle(wanted, now))
 
     async def remove(self, mark: str) -> bool:
         """Delete the file while the SHA-256 of its bytes is ``mark``; False where it is absent or something else."""
-        return await asyncio.get_running_loop().run_in_executor(self._lane, self._remove, mark)
+        return await self._lane.run(lambda: self._remove(mark))
 
     def _settle(self, wanted: Publication, now: datetime) -> Settled:
         try:

@@ -104,8 +104,7 @@ class SqliteStore:
         return await self._read(rows.high_water)
 
     async def enrol(self, grant: Grant) -> Grant:
-        now = self._clock.now()
-        return await self._write(lambda connection: rows.enrol(connection, grant, now, self._seal))
+        return await self._write(lambda connection: rows.enrol(connection, grant, self._seal), at=self._clock.now())
 
     async def grant(self, name: str) -> Grant | None:
         return await self._read(lambda connection: rows.read(connection, name, self._seal))
@@ -147,22 +146,19 @@ class SqliteStore:
         if not granted and lease is not None and not self._is_current(lease, grant.name):
             raise Overtaken(f"the lease of {grant.name} is no longer ours: another owner took over")
         kind = Kind.WRITE if grant.intent is None else Kind.INTENT
-        await self._write(lambda connection: rows.save(connection, grant, expected, now, self._seal), kind)
+        await self._write(lambda connection: rows.save(connection, grant, expected, self._seal), kind, at=now)
 
     async def delivered(self, delivery: Delivery) -> None:
-        now = self._clock.now()
-        await self._write(lambda connection: rows.delivered(connection, delivery, now))
+        await self._write(lambda connection: rows.delivered(connection, delivery), at=self._clock.now())
 
     async def deliveries(self, grant: str | None = None) -> Sequence[Delivery]:
         return await self._read(lambda connection: rows.deliveries(connection, grant))
 
     async def forget(self, grant: str, location: str) -> None:
-        now = self._clock.now()
-        await self._write(lambda connection: rows.forget(connection, grant, location, now))
+        await self._write(lambda connection: rows.forget(connection, grant, location), at=self._clock.now())
 
     async def retire(self, name: str) -> bool:
-        now = self._clock.now()
-        return await self._write(lambda connection: rows.retire(connection, name, now))
+        return await self._write(lambda connection: rows.retire(connection, name), at=self._clock.now())
 
     async def news(self, names: Collection[str]) -> Mapping[str, Grant | None]:
         """Nobody else writes here."""
@@ -185,10 +181,13 @@ class SqliteStore:
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return await self._open_writer().submit(work, Kind.READ)
 
-    async def _write(self, work: Callable[[sqlite3.Connection], T], kind: Kind = Kind.WRITE) -> T:
+    async def _write(
+        self, work: Callable[[sqlite3.Connection], T], kind: Kind = Kind.WRITE, *, at: datetime | None = None
+    ) -> T:
+        """``at`` raises the high-water mark."""
         if self._read_only:
             raise Unavailable(f"the state {self._database} was opened for reading only")
-        return await self._open_writer().submit(work, kind)
+        return await self._open_writer().submit(work, kind, at)
 
     def _open_writer(self) -> Writer:
         if self._writer is None:

@@ -8,6 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Hashable
 from datetime import datetime, timedelta
+from functools import cache
 from typing import TextIO
 
 from rotator.core.events import Event, Level
@@ -50,11 +51,7 @@ class LogListener:
     def __call__(self, event: Event) -> None:
         if event.level > self._threshold:
             return
-        fields = {
-            "outcome" if field.name == "cls" else field.name: getattr(event, field.name)
-            for field in dataclasses.fields(event)
-            if field.name != "at"
-        }
+        fields = {shown: getattr(event, name) for name, shown in _names(type(event))}
         timeless = (value for value in fields.values() if not isinstance(value, datetime))
         self.write(event.level, event.name, event.sentence, event.at, fields, (event.name, *timeless))
 
@@ -83,6 +80,13 @@ class LogListener:
         # ValueError: the stream is closed, or cannot encode this.
         except (OSError, ValueError):
             self.lost += 1
+
+
+@cache
+def _names(kind: type[Event]) -> tuple[tuple[str, str], ...]:
+    """The fields of a kind of event, but for its time, and what each is called in a line."""
+    names = (field.name for field in dataclasses.fields(kind) if field.name != "at")
+    return tuple((name, "outcome" if name == "cls" else name) for name in names)
 
 
 class _Repeats:

@@ -1,0 +1,77 @@
+"""Secrets that are kept in the same folders are read together, on a thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from rotator.core.tokens import Secret
+
+if TYPE_CHECKING:
+    Known = dict[tuple[str, str], Secret]
+    Found = list[Secret | None]
+    Work = Callable[[Known], Found]
+    Waiter = asyncio.Future[Found]
+
+
+class Shelf:
+    """All that is asked for while its thread is away is read by the next, each file once. A thread that hangs cannot be
+    ended: until it comes back no second one is spent on these folders."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._asked: list[tuple[Work, Waiter]] = []
+        self._reading = False
+
+    def read(self, work: Work) -> Waiter:
+        """Do ``work`` on the thread, given what others have read in the same go."""
+        waiter: Waiter = self._loop.create_future()
+        self._asked.append((work, waiter))
+        if not self._reading:
+            self._reading = True
+            # With this turn of the loop whoever else asks in it.
+            self._loop.call_soon(self._begin)
+        return waiter
+
+    def _begin(self) -> None:
+        asked, self._asked = [one for one in self._asked if not one[1].done()], []
+        if not asked:
+            self._reading = False
+            return
+        reading = self._loop.run_in_executor(None, _do, [work for work, _ in asked])
+        reading.add_done_callback(lambda done: self._end([waiter for _, waiter in asked], done))
+
+    def _end(self, waiters: list[Waiter], done: asyncio.Future[list[Found | Exception]]) -> None:
+        for waiter, found in zip(waiters, [] if done.cancelled() else done.result(), strict=False):
+            if waiter.done():
+                continue
+            if isinstance(found, Exception):
+                waiter.set_exception(found)
+            else:
+                waiter.set_result(found)
+        self._begin()
+
+
+def _do(asked: list[Work]) -> list[Found | Exception]:
+    known: Known = {}
+    done: list[Found | Exception] = []
+    for work in asked:
+        try:
+            done.append(work(known))
+        except Exception as error:  # noqa: BLE001 (carried to whoever waits)
+            done.append(error)
+    return done
+
+
+_SHELVES: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[object, Shelf]] = WeakKeyDictionary()
+
+
+def of(folders: frozenset[str], environ: Mapping[str, str]) -> Shelf:
+    """The shelf of these folders; a variable of the environment is kept in none, and is read with its like."""
+    shelves = _SHELVES.setdefault(asyncio.get_running_loop(), {})
+    key = (id(environ), folders)
+    if key not in shelves:
+        shelves[key] = Shelf()
+    return shelves[key]
