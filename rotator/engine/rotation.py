@@ -7,8 +7,7 @@ answer is saved at once, and only then is anything told. Once a request may have
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -78,7 +77,7 @@ async def rotate(enrolment: Enrolment, tools: Tools, wish: Wish = Wish(), *, sav
     """
     # Before the lease, so that the whole of it is left for the exchange however long this takes.
     credentials = await _read_secrets(enrolment, tools, wish)
-    async with _leased(enrolment, tools, saved) as scribe:
+    async with _Leased(enrolment, tools, saved) as scribe:
         return await _under_lease(enrolment, tools, wish, scribe, credentials)
 
 
@@ -87,26 +86,42 @@ async def note(enrolment: Enrolment, tools: Tools, fact: lifecycle.Fact, *, save
 
     Raises as `rotate` does.
     """
-    async with _leased(enrolment, tools, saved) as scribe:
+    async with _Leased(enrolment, tools, saved) as scribe:
         moment = tools.clock.moment()
         step = lifecycle.advance(scribe.grant, fact, moment, enrolment.rules, tools.dice.chance())
         if step.grant != scribe.grant:
             await scribe.keep(step)
 
 
-@asynccontextmanager
-async def _leased(enrolment: Enrolment, tools: Tools, saved: Callable[[Grant], None]) -> AsyncIterator[_Scribe]:
+class _Leased:
     """Lease, and look again. What is stored under another identity (provider, client or user changed) is started anew
     first: tokens of one identity are never spent, published or saved under another."""
-    lease, grant = await tools.store.lease(enrolment.name, tools.owner, tools.clock.moment(), enrolment.rules.lease)
-    try:
-        scribe = _Scribe(tools, lease, grant, saved)
-        if grant.identity != (identity := _identity(enrolment, tools)):
-            await scribe.keep(lifecycle.reidentify(grant, tools.dice.name(), identity, tools.clock.now()))
-        yield scribe
-    finally:
+
+    __slots__ = ("_enrolment", "_lease", "_saved", "_tools")
+
+    def __init__(self, enrolment: Enrolment, tools: Tools, saved: Callable[[Grant], None]) -> None:
+        self._enrolment, self._tools, self._saved = enrolment, tools, saved
+
+    async def __aenter__(self) -> _Scribe:
+        tools, enrolment = self._tools, self._enrolment
+        self._lease, grant = await tools.store.lease(
+            enrolment.name, tools.owner, tools.clock.moment(), enrolment.rules.lease
+        )
         try:
-            await tools.store.release(lease)
+            scribe = _Scribe(tools, self._lease, grant, self._saved)
+            if grant.identity != (identity := _identity(enrolment, tools)):
+                await scribe.keep(lifecycle.reidentify(grant, tools.dice.name(), identity, tools.clock.now()))
+        except BaseException:
+            await self._give_back()
+            raise
+        return scribe
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._give_back()
+
+    async def _give_back(self) -> None:
+        try:
+            await self._tools.store.release(self._lease)
         except RotatorError:
             # What was saved is saved; a lease that could not be given back, or not for a cancellation, runs out.
             pass

@@ -19,8 +19,13 @@ _making = threading.Lock()
 
 
 def sibling(path: Path) -> Path:
-    """A fresh name beside ``path`` that nobody can guess, hidden from globs, and known again by `sweep`."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.rotator")
+    """A fresh name beside ``path``; see `fresh`."""
+    return path.with_name(fresh(path.name))
+
+
+def fresh(name: str) -> str:
+    """A name for what shall once be called ``name``: nobody can guess it, globs do not see it, `sweep` knows it."""
+    return f".{name}.{secrets.token_hex(8)}.rotator"
 
 
 def sweep(path: Path) -> None:

@@ -68,6 +68,7 @@ class FilePublisher:
     ) -> None:
         # ".." is taken by its letters, once: the stored location and the file are then the same place for ever.
         self._path = Path(os.path.normpath(path.absolute()))
+        self._folder = self._path.parent
         self._form = form
         self._template = template
         self._mode = mode
@@ -100,7 +101,7 @@ class FilePublisher:
                 raise failures.mounted(self._path)
             temporary, descriptor = self._create()
             os.close(descriptor)
-            temporary.unlink()
+            os.unlink(temporary)  # noqa: PTH108
         except OSError as error:
             failure = failures.of(self._path, error)
             if isinstance(failure, Misconfigured):
@@ -169,8 +170,9 @@ class FilePublisher:
                 raise IsADirectoryError(errno.EISDIR, "")
             if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST:
                 return _There()
-            with os.fdopen(descriptor, "rb", closefd=False) as file:
-                content = file.read(_LARGEST)
+            content = os.read(descriptor, status.st_size + 1)
+            while more := os.read(descriptor, _LARGEST) if len(content) > status.st_size else b"":
+                content += more  # it grew meanwhile
             return _There(content, stat.S_IMODE(status.st_mode), status.st_gid)
         finally:
             os.close(descriptor)
@@ -188,22 +190,24 @@ class FilePublisher:
     def _replace(self, content: bytes) -> None:
         temporary, descriptor = self._create()
         try:
-            with os.fdopen(descriptor, "wb", buffering=0) as file:
+            try:
                 rest = memoryview(content)
                 while rest:
-                    rest = rest[file.write(rest) :]
+                    rest = rest[os.write(descriptor, rest) :]
                 os.fsync(descriptor)
-            temporary.replace(self._path)
+            finally:
+                os.close(descriptor)
+            os.replace(temporary, self._path)  # noqa: PTH105 (a path object costs more than the call)
         except BaseException:
             with suppress(OSError):
-                temporary.unlink()
+                os.unlink(temporary)  # noqa: PTH108
             raise
-        folders.sync(self._path.parent)
+        folders.sync(self._folder)
 
-    def _create(self) -> tuple[Path, int]:
+    def _create(self) -> tuple[str, int]:
         """An empty file beside the target, its group and mode as they shall be. Raises Misconfigured, OSError."""
         gid = self._find_group()
-        temporary = folders.sibling(self._path)
+        temporary = f"{self._folder}/{folders.fresh(self._path.name)}"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             if gid is not None:
@@ -218,7 +222,7 @@ class FilePublisher:
         except BaseException:
             os.close(descriptor)
             with suppress(OSError):
-                temporary.unlink()
+                os.unlink(temporary)  # noqa: PTH108
             raise
         return temporary, descriptor
 
@@ -228,8 +232,8 @@ class FilePublisher:
         return self._gid
 
     def _make_folder(self) -> None:
-        if self._make_parents and not self._path.parent.exists():
-            folders.make(self._path.parent, self._find_group())
+        if self._make_parents and not self._folder.exists():
+            folders.make(self._folder, self._find_group())
 
     def _check_form(self) -> None:
         if not self._mode & stat.S_IRUSR:

@@ -237,11 +237,16 @@ class ReferenceSource:
             return [None if reference is None else read(reference, {}) for reference in wanted]
         try:
             async with asyncio.timeout(self._patience):  # noqa: TID251 (a driver's own deadline for a hung mount)
-                return await shelves.of(_folders(wanted), self._environ).read(partial(_read_all, wanted, self._environ))
+                shelf, work = shelves.of(_folders(wanted), self._environ), partial(_read_all, wanted, self._environ)
+                return await shelf.read(_places(wanted), work)
         except TimeoutError:
             raise Unavailable(
                 f"{_keys(wanted)}: not read within {self._patience:g} s; the file system hangs", mend="mend the mount"
             ) from None
+
+
+def _places(wanted: list[Reference | None]) -> list[tuple[str, str]]:
+    return [(reference.kind, reference.value.reveal()) for reference in wanted if reference is not None]
 
 
 def _folders(wanted: list[Reference | None]) -> frozenset[str]:

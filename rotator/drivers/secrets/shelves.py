@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     Waiter = asyncio.Future[Found]
 
 
+# Seconds for which a reading counts as made now. Shorter than a request is on its way: whoever writes a file in between
+# could as well have come so much later.
+FRESH = 0.02
+
+
 class Shelf:
     """All that is asked for while its thread is away is read by the next, each file once. A thread that hangs cannot be
     ended: until it comes back no second one is spent on these folders."""
@@ -24,10 +29,16 @@ class Shelf:
         self._loop = asyncio.get_running_loop()
         self._asked: list[tuple[Work, Waiter]] = []
         self._reading = False
+        self._known: Known = {}
+        self._known_at = -FRESH
 
-    def read(self, work: Work) -> Waiter:
-        """Do ``work`` on the thread, given what others have read in the same go."""
+    def read(self, places: Iterable[tuple[str, str]], work: Work) -> Waiter:
+        """Do ``work`` on the thread, given what others have read in the same go; at once where all that it needs was
+        read just now."""
         waiter: Waiter = self._loop.create_future()
+        if self._loop.time() - self._known_at < FRESH and all(place in self._known for place in places):
+            waiter.set_result(work(self._known))
+            return waiter
         self._asked.append((work, waiter))
         if not self._reading:
             self._reading = True
@@ -40,7 +51,8 @@ class Shelf:
         if not asked:
             self._reading = False
             return
-        reading = self._loop.run_in_executor(None, _do, [work for work, _ in asked])
+        self._known, self._known_at = {}, self._loop.time()
+        reading = self._loop.run_in_executor(None, _do, [work for work, _ in asked], self._known)
         reading.add_done_callback(lambda done: self._end([waiter for _, waiter in asked], done))
 
     def _end(self, waiters: list[Waiter], done: asyncio.Future[list[Found | Exception]]) -> None:
@@ -54,8 +66,7 @@ class Shelf:
         self._begin()
 
 
-def _do(asked: list[Work]) -> list[Found | Exception]:
-    known: Known = {}
+def _do(asked: list[Work], known: Known) -> list[Found | Exception]:
     done: list[Found | Exception] = []
     for work in asked:
         try:

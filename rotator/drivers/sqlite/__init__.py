@@ -50,6 +50,10 @@ class SqliteStore:
         self._writer: Writer | None = None
         self._leases: dict[str, Lease] = {}
         self._fence = 0
+        # What is durable by our own word, and the number of the write that said so; None while one is on its way. The
+        # grant is the very object that the engine holds. Nobody else writes here, so that a lease need not read again.
+        self._known: dict[str, tuple[int, Grant | None]] = {}
+        self._writes = 0
 
     @property
     def folder(self) -> Path:
@@ -96,6 +100,7 @@ class SqliteStore:
             await writer.stop()
             self._writer = None
             self._leases.clear()
+            self._known.clear()
 
     async def key(self) -> bytes:
         return await self._read(rows.key)
@@ -127,8 +132,8 @@ class SqliteStore:
         end = Moment(moment.now + until, moment.boot_id, moment.boottime + until)
         lease = self._leases[name] = Lease(name, owner, self._fence, end)
         try:
-            # Behind every save handed in before this: an answer on its way is seen.
-            grant = await self.grant(name)
+            # Else behind every save handed in before this: an answer on its way is seen.
+            grant = self._known.get(name, (0, None))[1] or await self.grant(name)
             if grant is None:
                 raise Overtaken(f"there is no stored grant {name}: it was retired or never enrolled")
         except BaseException:
@@ -146,7 +151,11 @@ class SqliteStore:
         if not granted and lease is not None and not self._is_current(lease, grant.name):
             raise Overtaken(f"the lease of {grant.name} is no longer ours: another owner took over")
         kind = Kind.WRITE if grant.intent is None else Kind.INTENT
+        self._writes = write = self._writes + 1
+        self._known[grant.name] = write, None
         await self._write(lambda connection: rows.save(connection, grant, expected, self._seal), kind, at=now)
+        if self._known.get(grant.name) == (write, None):
+            self._known[grant.name] = write, grant
 
     async def delivered(self, delivery: Delivery) -> None:
         await self._write(lambda connection: rows.delivered(connection, delivery), at=self._clock.now())
@@ -158,6 +167,7 @@ class SqliteStore:
         await self._write(lambda connection: rows.forget(connection, grant, location), at=self._clock.now())
 
     async def retire(self, name: str) -> bool:
+        self._known.pop(name, None)
         return await self._write(lambda connection: rows.retire(connection, name), at=self._clock.now())
 
     async def news(self, names: Collection[str]) -> Mapping[str, Grant | None]:
