@@ -16,6 +16,9 @@ from rotator.engine import rotation
 from rotator.engine.delivery import Courier
 from rotator.engine.rotation import Tools
 
+TOGETHER = 500
+"""Enrolments that share a transaction at a start."""
+
 
 @dataclass(slots=True)
 class Desk:
@@ -91,8 +94,12 @@ class Desks:
 
     async def take_over(self, roster: Roster) -> None:
         """Work with these enrolments from now on, all or none: enrol what is new. Raises what the store raises."""
-        enrolments = roster.enrolments().values()
-        grants = await asyncio.gather(*(rotation.enrol(one, self._tools) for one in enrolments))
+        enrolments = list(roster.enrolments().values())
+        grants: list[Grant] = []
+        # Not all at once: a task of each of a hundred thousand is hundreds of megabytes for a moment.
+        for first in range(0, len(enrolments), TOGETHER):
+            some = enrolments[first : first + TOGETHER]
+            grants += await asyncio.gather(*(rotation.enrol(one, self._tools) for one in some))
         stored = {grant.name: grant for grant in await self._tools.store.grants()}
         # From here on without a pause: nobody sees half of it, and no rotation ends between two lines.
         now, desks = self._tools.clock.now(), dict[str, Desk]()

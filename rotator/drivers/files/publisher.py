@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from weakref import WeakSet
 
 from rotator.core import publication
 from rotator.core.errors import Misconfigured
@@ -76,6 +77,8 @@ class FilePublisher:
         self._gid: int | None = None
         self._make_parents = make_parents
         self._swept = False
+        self._leftovers: list[str] | None = None
+        _NEW.setdefault(str(self._folder), WeakSet()).add(self)
         self._lane = lanes.of(self._path)
 
     @property
@@ -147,10 +150,18 @@ class FilePublisher:
         """Delete what a killed process left beside the target: it holds a token.
 
         Once per publisher is enough, for our own is always taken away, and the lane keeps this process's other
-        writers off."""
+        writers off. The folder is listed once for all that are new to it: ten thousand targets may stand in one."""
+        if self._leftovers is None:
+            found = folders.leftovers(self._folder)
+            for other in list(_NEW.get(str(self._folder), ())):
+                if other._leftovers is None:
+                    other._leftovers = found.get(other._path.name, [])
+            self._leftovers = found.get(self._path.name, [])
         if not self._swept:
-            folders.sweep(self._path)
-            self._swept = True
+            for name in self._leftovers:
+                folders.delete(self._folder / name)
+            self._swept, self._leftovers = True, []
+            _NEW[str(self._folder)].discard(self)
 
     def _look(self) -> _There | None:
         """Read what stands at the path, following no symlink and waiting for no fifo. Raises Misconfigured, OSError."""
@@ -251,6 +262,10 @@ class FilePublisher:
             raise Misconfigured(f"{self._path}: {error.what}", mend=error.mend) from None
         if not filled:
             raise Misconfigured(f"{self._path}: the template is empty", mend="set the key `template`")
+
+
+# Publishers that have not yet looked for leftovers, by their folder.
+_NEW: dict[str, WeakSet[FilePublisher]] = {}
 
 
 def _mark(content: bytes) -> str:

@@ -51,7 +51,7 @@ class LogListener:
     def __call__(self, event: Event) -> None:
         if event.level > self._threshold:
             return
-        fields = {shown: getattr(event, name) for name, shown in _names(type(event))}
+        fields = {shown: getattr(event, name) for name, shown in _names(type(event))}  # type: ignore[arg-type]
         timeless = (value for value in fields.values() if not isinstance(value, datetime))
         self.write(event.level, event.name, event.sentence, event.at, fields, (event.name, *timeless))
 
