@@ -19,6 +19,7 @@ from rotator.engine.agenda import Agenda, Post
 from rotator.engine.crew import Crew
 from rotator.engine.rotation import Tools
 
+RARELY = timedelta(hours=1)
 RETRY = policy.Rules(backoff_base=timedelta(seconds=1), backoff_cap=timedelta(seconds=30))
 
 
@@ -168,9 +169,13 @@ class Courier:
         """Targets that nobody configures any more: served until the token expires, then deleted.
 
         A task of its own: a Vault that keeps silent must not hold up the sweep."""
-        now = self._tools.clock.now()
+        now, places = self._tools.clock.now(), self._places
         self._orphans_at = next_at = now + self._verify_every
-        for orphan in await self._tools.store.deliveries():
+        deliveries = await self._tools.store.deliveries()
+        if not self._tools.store.follows and all(one.location in places for one in deliveries):
+            # Nobody else writes there, and a reload asks anew: there will be none before.
+            next_at = now + RARELY
+        for orphan in deliveries:
             # Looked up for each: a reload may have come while the one before was removed.
             if orphan.location in self._places:
                 continue
@@ -178,7 +183,8 @@ class Courier:
                 await self._remove(orphan, roster)
             else:
                 next_at = min(next_at, orphan.expires_at)
-        self._orphans_at = next_at
+        if self._places is places:
+            self._orphans_at = next_at
 
     async def clear_away(self, grant: str, roster: Roster) -> None:
         """Delete what was published for a grant that is retired, at once. Raises what the store raises."""

@@ -97,29 +97,22 @@ class _Leased:
     """Lease, and look again. What is stored under another identity (provider, client or user changed) is started anew
     first: tokens of one identity are never spent, published or saved under another."""
 
-    __slots__ = ("_enrolment", "_lease", "_saved", "_tools")
-
     def __init__(self, enrolment: Enrolment, tools: Tools, saved: Callable[[Grant], None]) -> None:
         self._enrolment, self._tools, self._saved = enrolment, tools, saved
 
     async def __aenter__(self) -> _Scribe:
-        tools, enrolment = self._tools, self._enrolment
-        self._lease, grant = await tools.store.lease(
-            enrolment.name, tools.owner, tools.clock.moment(), enrolment.rules.lease
-        )
+        tools, one, clock = self._tools, self._enrolment, self._tools.clock
+        self._lease, grant = await tools.store.lease(one.name, tools.owner, clock.moment(), one.rules.lease)
         try:
             scribe = _Scribe(tools, self._lease, grant, self._saved)
-            if grant.identity != (identity := _identity(enrolment, tools)):
-                await scribe.keep(lifecycle.reidentify(grant, tools.dice.name(), identity, tools.clock.now()))
+            if grant.identity != (identity := _identity(one, tools)):
+                await scribe.keep(lifecycle.reidentify(grant, tools.dice.name(), identity, clock.now()))
         except BaseException:
-            await self._give_back()
+            await self.__aexit__()
             raise
         return scribe
 
     async def __aexit__(self, *_: object) -> None:
-        await self._give_back()
-
-    async def _give_back(self) -> None:
         try:
             await self._tools.store.release(self._lease)
         except RotatorError:

@@ -19,6 +19,7 @@ from rotator.core.policy import Moment
 from rotator.core.ports import Clock, Delivery, Dice, Lease
 from rotator.drivers.sqlite import rows, schema
 from rotator.drivers.sqlite.folder import Lock, database_of, folder_of, holder, make
+from rotator.drivers.sqlite.quiet import Quiet
 from rotator.drivers.sqlite.reset import reset
 from rotator.drivers.sqlite.room import Reserve
 from rotator.drivers.sqlite.writer import Kind, Writer
@@ -54,6 +55,7 @@ class SqliteStore:
         # grant is the very object that the engine holds. Nobody else writes here, so that a lease need not read again.
         self._known: dict[str, tuple[int, Grant | None]] = {}
         self._writes = 0
+        self._quiet = Quiet()
 
     @property
     def folder(self) -> Path:
@@ -118,10 +120,22 @@ class SqliteStore:
         return await self._read(lambda connection: rows.read_all(connection, self._seal))
 
     async def due(self, now: datetime, limit: int) -> Sequence[str]:
-        return await self._read(lambda connection: rows.due(connection, now, limit))
+        if not self._read_only and self._quiet.is_nothing_due(now):
+            return []
+        calm = self._quiet
+        found = await self._read(lambda connection: rows.due(connection, now, limit))
+        if not found and limit > 0:
+            calm.nothing_until = now
+        return found
 
     async def next_due(self, after: datetime) -> datetime | None:
-        return await self._read(lambda connection: rows.next_due(connection, after))
+        known, next_at = self._quiet.next_after(after)
+        if known and not self._read_only:
+            return next_at
+        calm = self._quiet
+        next_at = await self._read(lambda connection: rows.next_due(connection, after))
+        calm.looked = (after, next_at)
+        return next_at
 
     async def lease(self, name: str, owner: str, moment: Moment, until: timedelta) -> tuple[Lease, Grant]:
         """An owner who asks again gets a new lease; the one before is then overtaken as by a stranger."""
@@ -197,6 +211,7 @@ class SqliteStore:
         """``at`` raises the high-water mark."""
         if self._read_only:
             raise Unavailable(f"the state {self._database} was opened for reading only")
+        self._quiet = Quiet()
         return await self._open_writer().submit(work, kind, at)
 
     def _open_writer(self) -> Writer:
