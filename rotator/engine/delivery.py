@@ -153,7 +153,7 @@ class Courier:
             if now is None or now.enrolment.targets.get(target) is not publisher:
                 # A reload came between: once more, with the publisher that counts now.
                 continue
-            now.posts[target] = noted = replace(post, ahead=None)
+            now.posts[target] = noted = replace(post, ahead=None) if post.ahead is not None else post
             self._plan(name, target, noted)
             if now.grant.access is not grant.access:
                 continue

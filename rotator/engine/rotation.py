@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 from rotator.core import events, lifecycle, policy, tokens
 from rotator.core.errors import Doubtful, Misconfigured, Overtaken, Refused, RotatorError, Transient
@@ -94,8 +96,8 @@ async def note(enrolment: Enrolment, tools: Tools, fact: lifecycle.Fact, *, save
 
 
 class _Leased:
-    """Lease, and look again. What is stored under another identity (provider, client or user changed) is started anew
-    first: tokens of one identity are never spent, published or saved under another."""
+    """Lease, and look again. What is stored under another identity (provider, client or user changed) starts anew:
+    tokens of one identity are never spent, published or saved under another."""
 
     def __init__(self, enrolment: Enrolment, tools: Tools, saved: Callable[[Grant], None]) -> None:
         self._enrolment, self._tools, self._saved = enrolment, tools, saved
@@ -105,7 +107,7 @@ class _Leased:
         self._lease, grant = await tools.store.lease(one.name, tools.owner, clock.moment(), one.rules.lease)
         try:
             scribe = _Scribe(tools, self._lease, grant, self._saved)
-            if grant.identity != (identity := _identity(one, tools)):
+            if grant.identity != (identity := _identity(one.identity, tools.key)):
                 await scribe.keep(lifecycle.reidentify(grant, tools.dice.name(), identity, clock.now()))
         except BaseException:
             await self.__aexit__()
@@ -113,17 +115,15 @@ class _Leased:
         return scribe
 
     async def __aexit__(self, *_: object) -> None:
-        try:
+        # What was saved is saved; a lease that could not be given back runs out.
+        with suppress(RotatorError):
             await self._tools.store.release(self._lease)
-        except RotatorError:
-            # What was saved is saved; a lease that could not be given back, or not for a cancellation, runs out.
-            pass
 
 
 async def enrol(enrolment: Enrolment, tools: Tools) -> Grant:
-    """The grant to work with: as it is stored, made where there is none. Where provider, client or user changed it is
-    one that has nothing yet; the next rotation makes that durable, under its lease."""
-    identity = _identity(enrolment, tools)
+    """The grant to work with, made where there is none. Where provider, client or user changed it is one that has
+    nothing yet; the next rotation makes that durable, under its lease."""
+    identity = _identity(enrolment.identity, tools.key)
     now = tools.clock.now()
     fresh = lifecycle.enrol(enrolment.name, tools.dice.name(), identity, now)
     grant = await tools.store.enrol(fresh)
@@ -132,8 +132,9 @@ async def enrol(enrolment: Enrolment, tools: Tools) -> Grant:
     return grant if grant.identity == identity else lifecycle.reidentify(grant, fresh.lineage, identity, now).grant
 
 
-def _identity(enrolment: Enrolment, tools: Tools) -> str:
-    return tokens.digest(enrolment.identity, tools.key)
+@lru_cache(1024)
+def _identity(parts: tuple[str | None, ...], key: bytes) -> str:
+    return tokens.digest(parts, key)
 
 
 async def _read_secrets(enrolment: Enrolment, tools: Tools, wish: Wish) -> Credentials | RotatorError:
@@ -215,7 +216,8 @@ async def _conclude(
     )
     step = lifecycle.advance(scribe.grant, fact, tools.clock.moment(), enrolment.rules, tools.dice.chance())
     # Without credentials there was no intent either: nothing is open that a failed save would leave open.
-    await scribe.keep(replace(step, events=(*earlier, *step.events)), patiently=credentials is not None)
+    step = replace(step, events=(*earlier, *step.events)) if earlier else step
+    await scribe.keep(step, patiently=credentials is not None)
     return Result(
         scribe.grant, True, None if outcome.cls is OutcomeClass.GRANTED else outcome, until=step.order.until
         if isinstance(step.order, lifecycle.Rest) else None, asked=asked,
@@ -226,11 +228,9 @@ class _Scribe:
     """Carries the grant from step to step and makes each durable before anything is told."""
 
     def __init__(self, tools: Tools, lease: Lease, grant: Grant, saved: Callable[[Grant], None]) -> None:
-        self.grant = grant
-        self.lease = lease
+        self.grant, self.lease = grant, lease
         self._stored = grant.generation
-        self._tools = tools
-        self._saved = saved
+        self._tools, self._saved = tools, saved
 
     async def keep(self, step: lifecycle.Step, *, patiently: bool = False) -> None:
         """Save, then tell. ``patiently``: an answer is in hand, so the save is tried without end, whatever fails;

@@ -15,6 +15,9 @@ from weakref import WeakKeyDictionary
 
 T = TypeVar("T")
 
+# Answers given in one turn of the loop: each sets somebody going, and a herd must not stop the loop for long.
+AT_ONCE = 32
+
 _Job = tuple[Callable[[], Any], "asyncio.Future[Any]", asyncio.AbstractEventLoop]
 _Told = tuple["asyncio.Future[Any]", Any, Exception | None]
 
@@ -59,7 +62,7 @@ class Lane:
 
 
 def _tell(done: deque[_Told]) -> None:
-    while done:
+    for _ in range(min(len(done), AT_ONCE)):
         waiter, result, error = done.popleft()
         if waiter.done():
             continue
@@ -67,13 +70,15 @@ def _tell(done: deque[_Told]) -> None:
             waiter.set_exception(error)
         else:
             waiter.set_result(result)
+    if done:
+        asyncio.get_running_loop().call_soon(_tell, done)
 
 
-# Every location has its lane: work on one path keeps its order, also when a cancelled `settle` goes on writing behind
-# the next one and when a reload makes a second publisher.
+# Every folder has its lane: work on one path keeps its order, also when a cancelled `settle` goes on writing behind
+# the next one and when a reload makes a second publisher; what hangs is a file system, and so a folder.
 _LANES = tuple(Lane(number) for number in range(4))
 
 
-def of(path: Path) -> Lane:
-    """The lane of a path, the same for ever."""
-    return _LANES[zlib.crc32(os.fsencode(path)) % len(_LANES)]
+def of(folder: Path) -> Lane:
+    """The lane of a folder, the same for ever."""
+    return _LANES[zlib.crc32(os.fsencode(folder)) % len(_LANES)]

@@ -79,7 +79,7 @@ class FilePublisher:
         self._swept = False
         self._leftovers: list[str] | None = None
         _NEW.setdefault(str(self._folder), WeakSet()).add(self)
-        self._lane = lanes.of(self._path)
+        self._lane = lanes.of(self._folder)
 
     @property
     def location(self) -> str:

@@ -235,10 +235,13 @@ class ReferenceSource:
         """Read on a thread, as a hung network mount would stop the event loop, and with a limit to waiting."""
         if all(reference is None or reference.kind == "literal" for reference in wanted):
             return [None if reference is None else read(reference, {}) for reference in wanted]
+        shelf, work = shelves.of(_folders(wanted), self._environ), partial(_read_all, wanted, self._environ)
+        reading = shelf.read(_places(wanted), work)
+        if reading.done():
+            return reading.result()
         try:
             async with asyncio.timeout(self._patience):  # noqa: TID251 (a driver's own deadline for a hung mount)
-                shelf, work = shelves.of(_folders(wanted), self._environ), partial(_read_all, wanted, self._environ)
-                return await shelf.read(_places(wanted), work)
+                return await reading
         except TimeoutError:
             raise Unavailable(
                 f"{_keys(wanted)}: not read within {self._patience:g} s; the file system hangs", mend="mend the mount"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 # Seconds for which a reading counts as made now. Shorter than a request is on its way: whoever writes a file in between
 # could as well have come so much later.
 FRESH = 0.02
+
+
+# Answers given in one turn of the loop: each sets somebody going, and a herd must not stop the loop for long.
+AT_ONCE = 32
 
 
 class Shelf:
@@ -56,14 +61,21 @@ class Shelf:
         reading.add_done_callback(lambda done: self._end([waiter for _, waiter in asked], done))
 
     def _end(self, waiters: list[Waiter], done: asyncio.Future[list[Found | Exception]]) -> None:
-        for waiter, found in zip(waiters, [] if done.cancelled() else done.result(), strict=False):
-            if waiter.done():
-                continue
-            if isinstance(found, Exception):
-                waiter.set_exception(found)
-            else:
-                waiter.set_result(found)
+        _tell(deque(zip(waiters, [] if done.cancelled() else done.result(), strict=False)))
         self._begin()
+
+
+def _tell(told: deque[tuple[Waiter, Found | Exception]]) -> None:
+    for _ in range(min(len(told), AT_ONCE)):
+        waiter, found = told.popleft()
+        if waiter.done():
+            continue
+        if isinstance(found, Exception):
+            waiter.set_exception(found)
+        else:
+            waiter.set_result(found)
+    if told:
+        asyncio.get_running_loop().call_soon(_tell, told)
 
 
 def _do(asked: list[Work], known: Known) -> list[Found | Exception]:

@@ -26,6 +26,10 @@ T = TypeVar("T")
 OUT_OF_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)  # a spent quota (EDQUOT) is told as an I/O error
 
 
+# Answers given in one turn of the loop: each sets somebody going, and a herd must not stop the loop for long.
+AT_ONCE = 32
+
+
 class Kind(Enum):
     """What a job is to the room on the disk. An INTENT proves that its answer will find room, so it never takes from
     the reserve and is refused while the reserve is not whole; any other WRITE may use it up."""
@@ -258,8 +262,10 @@ def _roll_back(connection: sqlite3.Connection) -> None:
 
 
 def _answer(batch: list[_Job]) -> None:
-    for job in batch:
+    for job in batch[:AT_ONCE]:
         job.answer()
+    if rest := batch[AT_ONCE:]:
+        asyncio.get_running_loop().call_soon(_answer, rest)
 
 
 def _fulfil(future: asyncio.Future[None]) -> None:
