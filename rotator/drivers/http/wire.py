@@ -10,9 +10,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections import deque
 from typing import Protocol
+from weakref import WeakKeyDictionary, WeakMethod
 
 CHUNK = 1 << 16
+AT_ONCE = 32
 
 
 class Wire(Protocol):
@@ -49,11 +52,53 @@ async def secured(sock: socket.socket, tls: ssl.SSLContext, host: str) -> Wire:
     return wire
 
 
+class _Turnstile:
+    """Lets some of those pass in each turn of the loop for whom something came: a thousand answers may be there in one
+    instant, and each sets somebody going."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        # Not held: it is kept by its loop, and would keep that alive.
+        self._call_soon = WeakMethod(loop.call_soon)
+        self._passed = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def let_through(self, waiter: asyncio.Future[None]) -> None:
+        if self._passed >= AT_ONCE:
+            self._waiting.append(waiter)
+            return
+        if not self._passed:
+            self._next_turn()
+        self._passed += 1
+        waiter.set_result(None)
+
+    def _turn(self) -> None:
+        self._passed = 0
+        while self._waiting and self._passed < AT_ONCE:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                self._passed += 1
+        if self._passed:
+            self._next_turn()
+
+    def _next_turn(self) -> None:
+        call_soon = self._call_soon()
+        assert call_soon is not None  # noqa: S101 (it is running)
+        call_soon(self._turn)
+
+
+_TURNSTILES: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turnstile] = WeakKeyDictionary()
+
+
 class _Inbox:
     """What came, and who waits for it."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        turnstile = _TURNSTILES.get(self._loop)
+        if turnstile is None:
+            turnstile = _TURNSTILES[self._loop] = _Turnstile(self._loop)
+        self._turnstile = turnstile
         self.received = bytearray()
         self._ended = False
         self._error: Exception | None = None
@@ -75,8 +120,9 @@ class _Inbox:
         return False
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            self._turnstile.let_through(waiter)
 
     def _end(self, error: Exception | None) -> None:
         if not self._ended:
