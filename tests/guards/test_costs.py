@@ -115,8 +115,8 @@ def test_a_herd_shares_its_commits_and_its_turns(tmp_path: Path, endpoint: str) 
     assert counted["commits"] <= 1.5 * HERD
     assert counted["tasks"] <= 4 * HERD, "the rotation, its shielded part, the delivery"
     assert counted["turns"] <= 12 * HERD
-    assert counted["callbacks"] <= 40 * HERD
-    assert counted["calls"] <= 1500 * HERD
+    assert counted["callbacks"] <= 32 * HERD
+    assert counted["calls"] <= 1300 * HERD
     # What is known of a grant is replaced, not added to; the log in memory and caches grow a little.
     assert counted["blocks kept"] <= 40 * HERD
 
