@@ -54,8 +54,8 @@ docs: deb
 		tests/kubernetes/test_monitoring.py tests/browser/test_pictures.py
 	DOCS=write $(BIN)/python -m pytest -q tests/booted/test_fresh_machine.py
 
-bench: $(VENV)/.test
-	$(BIN)/python -m benchmarks
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks $(BENCH)
 
 check: lint types contracts
 
@@ -84,11 +84,17 @@ $(VENV)/.test: $(VENV)/.run requirements/test.txt
 	$(PIP) --require-hashes -r requirements/test.txt
 	touch $@
 
+# The peers that the figures stand beside.
+$(VENV)/.bench: $(VENV)/.test requirements/bench.txt
+	$(PIP) --require-hashes -r requirements/bench.txt
+	touch $@
+
 # Pinned anew from pyproject.toml; the files name no index, so any mirror serves.
 requirements: $(VENV)/.test
 	$(PIP) pip-tools
 	$(COMPILE) -o requirements/run.txt pyproject.toml
 	$(COMPILE) -o requirements/test.txt requirements/test.in
+	$(COMPILE) -o requirements/bench.txt requirements/bench.in
 
 COMPILE := $(BIN)/python -m piptools compile -q --strip-extras --generate-hashes --allow-unsafe --no-header \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links

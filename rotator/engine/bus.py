@@ -15,6 +15,9 @@ from rotator.core import events
 from rotator.core.ports import Listener
 
 CAPACITY = 1024
+AT_ONCE = 16
+"""Events that a listener hears in one turn of the loop: a burst does not hold up a rotation, and does not cost a turn
+for each of them either."""
 
 
 @dataclass(slots=True)
@@ -81,10 +84,10 @@ class Bus:
     def _turn(self) -> None:
         self._pending = None
         for line in self._lines:
-            for _ in range(line.at_once):
-                if line.waiting or line.dropped:
-                    self._pass_one(line)
-        # Few events a turn and listener: a burst does not hold up a rotation.
+            for _ in range(max(AT_ONCE, line.at_once)):
+                if not (line.waiting or line.dropped):
+                    break
+                self._pass_one(line)
         if any(line.waiting or line.dropped for line in self._lines):
             self._wake()
 

@@ -15,6 +15,7 @@ from rotator.engine.agenda import Post
 from rotator.engine.orphans import reason_of
 from rotator.engine.rotation import Tools
 
+RARELY = timedelta(hours=1)
 RETRY = policy.Rules(backoff_base=timedelta(seconds=1), backoff_cap=timedelta(seconds=30))
 
 

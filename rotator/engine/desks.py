@@ -19,6 +19,8 @@ from rotator.engine.rotation import Tools
 
 SURPLUS = 16
 """So many more are asked for than there are desks, to find grants that nobody configures any more."""
+TOGETHER = 500
+"""Enrolments that share a transaction at a start."""
 
 
 class Desks:
@@ -73,8 +75,12 @@ class Desks:
 
     async def take_over(self, roster: Roster) -> None:
         """Work with these enrolments from now on, all or none: enrol what is new. Raises what the store raises."""
-        enrolments = roster.enrolments().values()
-        grants = await asyncio.gather(*(rotation.enrol(one, self._tools) for one in enrolments))
+        enrolments = list(roster.enrolments().values())
+        grants: list[tuple[Grant, bool]] = []
+        # Not all at once: a task of each of a hundred thousand is hundreds of megabytes for a moment.
+        for first in range(0, len(enrolments), TOGETHER):
+            some = enrolments[first : first + TOGETHER]
+            grants += await asyncio.gather(*(rotation.enrol(one, self._tools) for one in some))
         hooked = any(place.judged_by_mark for one in enrolments for place in one.targets.values())
         marks = await self._tools.store.deliveries() if hooked else ()
         # From here on without a pause: nobody sees half of it, and no rotation ends between two lines.

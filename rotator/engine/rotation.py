@@ -7,10 +7,11 @@ answer is saved at once, and only then is anything told. Once a request may have
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 from rotator.core import events, lifecycle, policy, tokens
 from rotator.core.errors import Overtaken, RotatorError, Transient
@@ -80,7 +81,7 @@ async def rotate(enrolment: Enrolment, tools: Tools, wish: Wish = Wish(), *, sav
     """
     # Before the lease, so that the whole of it is left for the exchange however long this takes.
     credentials = await _read_secrets(enrolment, tools, wish)
-    async with _leased(enrolment, tools, saved) as scribe:
+    async with _Leased(enrolment, tools, saved) as scribe:
         return await _under_lease(enrolment, tools, wish, scribe, credentials)
 
 
@@ -89,29 +90,36 @@ async def note(enrolment: Enrolment, tools: Tools, fact: lifecycle.Fact, *, save
 
     Raises as `rotate` does.
     """
-    async with _leased(enrolment, tools, saved) as scribe:
+    async with _Leased(enrolment, tools, saved) as scribe:
         moment = tools.clock.moment()
         step = lifecycle.advance(scribe.grant, fact, moment, enrolment.rules, tools.dice.chance())
         if step.grant != scribe.grant:
             await scribe.keep(step)
 
 
-@asynccontextmanager
-async def _leased(enrolment: Enrolment, tools: Tools, saved: Saved) -> AsyncIterator[_Scribe]:
-    """Lease, and look again. What is stored under another identity (provider, client or user changed) is started anew
-    first: tokens of one identity are never spent, published or saved under another."""
-    lease, grant = await tools.store.lease(enrolment.name, tools.owner, tools.clock.moment(), enrolment.rules.lease)
-    try:
-        scribe = _Scribe(enrolment.provider, tools, lease, grant, saved)
-        if grant.identity != (ours := identity(enrolment, tools)):
-            await scribe.keep(lifecycle.reidentify(grant, tools.dice.name(), ours, tools.clock.now()))
-        yield scribe
-    finally:
+class _Leased:
+    """Lease, and look again. What is stored under another identity (provider, client or user changed) starts anew:
+    tokens of one identity are never spent, published or saved under another."""
+
+    def __init__(self, enrolment: Enrolment, tools: Tools, saved: Saved) -> None:
+        self._enrolment, self._tools, self._saved = enrolment, tools, saved
+
+    async def __aenter__(self) -> _Scribe:
+        tools, one, clock = self._tools, self._enrolment, self._tools.clock
+        self._lease, grant = await tools.store.lease(one.name, tools.owner, clock.moment(), one.rules.lease)
         try:
-            await tools.store.release(lease)
-        except RotatorError:
-            # What was saved is saved; a lease that could not be given back, or not for a cancellation, runs out.
-            pass
+            scribe = _Scribe(one.provider, tools, self._lease, grant, self._saved)
+            if grant.identity != (ours := identity(one, tools)):
+                await scribe.keep(lifecycle.reidentify(grant, tools.dice.name(), ours, clock.now()))
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return scribe
+
+    async def __aexit__(self, *_: object) -> None:
+        # What was saved is saved; a lease that could not be given back runs out.
+        with suppress(RotatorError):
+            await self._tools.store.release(self._lease)
 
 
 async def enrol(enrolment: Enrolment, tools: Tools) -> tuple[Grant, bool]:
@@ -130,7 +138,12 @@ async def enrol(enrolment: Enrolment, tools: Tools) -> tuple[Grant, bool]:
 
 def identity(enrolment: Enrolment, tools: Tools) -> str:
     """What the tokens of a grant belong to, as records keep it."""
-    return tokens.digest(enrolment.identity, tools.key)
+    return _identity(enrolment.identity, tools.key)
+
+
+@lru_cache(1024)
+def _identity(parts: tuple[str | None, ...], key: bytes) -> str:
+    return tokens.digest(parts, key)
 
 
 async def _read_secrets(enrolment: Enrolment, tools: Tools, wish: Wish) -> Credentials | RotatorError:
@@ -215,7 +228,7 @@ async def _conclude(
     )
     step = lifecycle.advance(scribe.grant, fact, tools.clock.moment(), enrolment.rules, tools.dice.chance())
     # Without credentials there was no intent either: nothing is open that a failed save would leave open.
-    step = replace(step, events=(*earlier, *step.events))
+    step = replace(step, events=(*earlier, *step.events)) if earlier else step
     await scribe.keep(step, patiently=credentials is not None, spans=spans)
     return Result(
         scribe.grant, True, None if outcome.cls is OutcomeClass.GRANTED else outcome, until=step.order.until
@@ -235,12 +248,10 @@ class _Scribe:
     """Carries the grant from step to step and makes each durable before anything is told."""
 
     def __init__(self, provider: str, tools: Tools, lease: Lease, grant: Grant, saved: Saved) -> None:
-        self.grant = grant
+        self.grant, self.lease = grant, lease
         self._provider = provider
-        self.lease = lease
         self._stored = grant.generation
-        self._tools = tools
-        self._saved = saved
+        self._tools, self._saved = tools, saved
 
     async def keep(self, step: lifecycle.Step, *, patiently: bool = False, spans: _Spans | None = None) -> None:
         """Save, then tell. ``patiently``: an answer is in hand, so the save is tried without end, whatever fails;

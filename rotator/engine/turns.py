@@ -24,6 +24,7 @@ from rotator.engine.rotation import Result, Tools, Wish
 
 T = TypeVar("T")
 
+AT_ONCE = 64
 TOGETHER = timedelta(seconds=1)
 SOON = timedelta(seconds=0.2)
 HOLD = policy.Rules(backoff_base=timedelta(seconds=1), backoff_cap=timedelta(seconds=30))
@@ -71,13 +72,18 @@ class Turns:
         """Start whoever may start now; no provider waits for another."""
         if self._closed or not self._gates.waiting:
             return
-        moment = self._tools.clock.moment()
+        moment, started = self._tools.clock.moment(), 0
         for gate in self._gates:
             while (name := gate.next(moment)) is not None:
+                started += 1
                 desk = self._desks.get(name)
                 if desk is None or self._start(name, partial(self._rotate_due, desk, gate)) is None:
                     # What is at work on it looks itself whether more is due.
                     gate.leave(name, moment, None, asked=False)
+                if started == AT_ONCE:
+                    # The rest in the next turn of the loop: a herd must not stop it for long.
+                    asyncio.get_running_loop().call_soon(self.let_in)
+                    return
 
     def _start(self, name: str, work: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T] | None:
         task = self._crew.start(("rotate", name), work)

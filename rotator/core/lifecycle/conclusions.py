@@ -37,7 +37,7 @@ def conclude(grant: Grant, fact: facts.Concluded, moment: Moment, rules: Rules, 
         raise ValueError("an exchange was concluded that no intent announced")
     step = _answered(replace(grant, intent=None, exchanged_at=moment.now), intent, fact, moment, rules, chance)
     concluded, ending = endings.noted(step.grant, moment.now, rules)
-    return replace(step, grant=concluded, events=(*step.events, *ending))
+    return replace(step, grant=concluded, events=(*step.events, *ending)) if ending else step
 
 
 def recall(grant: Grant, moment: Moment, rules: Rules, chance: float) -> tuple[Grant, tuple[events.Event, ...]]:

@@ -33,10 +33,11 @@ def granted(
         )
     if refresh is None:
         remarks.append("the provider gave no refresh token; the next rotation needs the password")
+    seen = tuple(_alike(remark) for remark in remarks)
     renewed = replace(
         grant, generation=generation, access=access, refresh=refresh, previous_refresh=previous, refreshed_at=now,
         doubt=None, latch=None, trouble=None, password_lost=False, due_at=due_at, unproven=False,
-        debits=rules.budget.within(grant.debits, now),
+        debits=rules.budget.within(grant.debits, now), remarks=seen,
     )  # fmt: skip
     told: list[events.Event] = [
         events.Rotated(
@@ -46,13 +47,11 @@ def granted(
     ]  # fmt: skip
     if grant.latch is not None:
         told.append(events.Unlatched(at=now, grant=grant.name, why="a person's own exchange was granted"))
-    seen = tuple(_alike(remark) for remark in remarks)
     told.extend(
         events.AnswerOdd(at=now, grant=grant.name, remark=remark)
         for remark, kept in zip(remarks, seen, strict=True)
         if kept not in grant.remarks
     )
-    renewed = replace(renewed, remarks=seen)
     return facts.Step(renewed, facts.Rest(due_at), tuple(told))
 
 

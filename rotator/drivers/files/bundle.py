@@ -7,7 +7,6 @@ link but not yet opened the file finds it still.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import shutil
@@ -78,11 +77,11 @@ class BundlePublisher:
 
     async def settle(self, wanted: Publication, now: datetime) -> Settled:
         """See `ports.Publisher.settle`. When cancelled, the write has not begun or ends in the background."""
-        return await asyncio.get_running_loop().run_in_executor(self._lane, self._settle, wanted, now)
+        return await self._lane.run(lambda: self._settle(wanted, now))
 
     async def remove(self, mark: str) -> bool:
         """Delete the files while they are those of ``mark``; False where they are absent or something else."""
-        return await asyncio.get_running_loop().run_in_executor(self._lane, self._remove, mark)
+        return await self._lane.run(lambda: self._remove(mark))
 
     def _settle(self, wanted: Publication, now: datetime) -> Settled:
         try:

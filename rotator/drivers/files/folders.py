@@ -14,25 +14,44 @@ from pathlib import Path
 from rotator.core.errors import Misconfigured
 from rotator.drivers.files import groups
 
+_FRESH = re.compile(r"\.(.+)\.[0-9a-f]{16}\.rotator")
+
 # Two targets of one new folder are settled on different threads.
 _making = threading.Lock()
 
 
 def sibling(path: Path) -> Path:
-    """A fresh name beside ``path`` that nobody can guess, hidden from globs, and known again by `sweep`."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.rotator")
+    """A fresh name beside ``path``; see `fresh`."""
+    return path.with_name(fresh(path.name))
+
+
+def fresh(name: str) -> str:
+    """A name for what shall once be called ``name``: nobody can guess it, globs do not see it, `sweep` knows it."""
+    return f".{name}.{secrets.token_hex(8)}.rotator"
 
 
 def sweep(path: Path) -> None:
     """Delete what a killed process left half-made beside ``path``: files and empty folders named by `sibling`.
 
     What cannot be deleted or listed stays: the caller has something better to do than to fail over it."""
-    ours = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}\.rotator")
-    with suppress(OSError), os.scandir(path.parent) as entries:
-        for entry in [entry for entry in entries if ours.fullmatch(entry.name)]:
-            with suppress(OSError):
-                left = Path(entry.path)
-                left.rmdir() if entry.is_dir(follow_symlinks=False) else left.unlink()
+    for name in leftovers(path.parent).get(path.name, ()):
+        delete(path.with_name(name))
+
+
+def leftovers(folder: Path) -> dict[str, list[str]]:
+    """By the name that each was to have, all that is half-made in ``folder``; nothing where it cannot be listed."""
+    found: dict[str, list[str]] = {}
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if (ours := _FRESH.fullmatch(entry.name)) is not None:
+                found.setdefault(ours[1], []).append(entry.name)
+    return found
+
+
+def delete(left: Path) -> None:
+    """A leftover, if that can be done."""
+    with suppress(OSError):
+        left.rmdir() if left.is_dir() and not left.is_symlink() else left.unlink()
 
 
 def sync(folder: Path) -> None:

@@ -2,17 +2,83 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import zlib
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
-# Every location has its lane of one thread: work on one path keeps its order, also when a cancelled `settle` goes on
-# writing behind the next one and when a reload makes a second publisher. Python joins the threads at exit, so a write
-# that was begun ends.
-_LANES = tuple(ThreadPoolExecutor(1, thread_name_prefix=f"files-{number}") for number in range(4))
+T = TypeVar("T")
+
+# Answers given in one turn of the loop: each sets somebody going, and a herd must not stop the loop for long.
+AT_ONCE = 32
+
+_Job = tuple[Callable[[], Any], "asyncio.Future[Any]", asyncio.AbstractEventLoop]
+_Told = tuple["asyncio.Future[Any]", Any, Exception | None]
 
 
-def of(path: Path) -> ThreadPoolExecutor:
-    """The lane of a path, the same for ever."""
-    return _LANES[zlib.crc32(os.fsencode(path)) % len(_LANES)]
+class Lane:
+    """One thread: what is handed in is done in that order. Whatever is done when the loop looks is told together, so
+    that a herd wakes neither thread nor loop for each file, and what hangs holds back nothing that is done."""
+
+    def __init__(self, number: int) -> None:
+        # Python joins its thread at exit, so a write that was begun ends.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"files-{number}")
+        self._waiting: deque[_Job] = deque()
+        self._done: WeakKeyDictionary[asyncio.AbstractEventLoop, deque[_Told]] = WeakKeyDictionary()
+
+    def run(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Do ``work`` on the thread. Cancelled, it has not begun or ends in the background."""
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[T] = loop.create_future()
+        self._done.setdefault(loop, deque())
+        self._waiting.append((work, waiter, loop))
+        # A thread on its way takes this along; where it was just leaving, one too many finds nothing.
+        if len(self._waiting) == 1:
+            self._thread.submit(self._drain)
+        return waiter
+
+    def _drain(self) -> None:
+        while self._waiting:
+            work, waiter, loop = self._waiting[0]
+            result, error = None, None
+            if not waiter.cancelled():
+                try:
+                    result = work()
+                except Exception as raised:  # noqa: BLE001 (carried to whoever waits)
+                    error = raised
+            self._waiting.popleft()
+            done = self._done[loop]
+            done.append((waiter, result, error))
+            if len(done) == 1:
+                # A loop that is closed has nobody who waits.
+                with suppress(RuntimeError):
+                    loop.call_soon_threadsafe(_tell, done)
+
+
+def _tell(done: deque[_Told]) -> None:
+    for _ in range(min(len(done), AT_ONCE)):
+        waiter, result, error = done.popleft()
+        if waiter.done():
+            continue
+        if error is not None:
+            waiter.set_exception(error)
+        else:
+            waiter.set_result(result)
+    if done:
+        asyncio.get_running_loop().call_soon(_tell, done)
+
+
+# Every folder has its lane: work on one path keeps its order, also when a cancelled `settle` goes on writing behind
+# the next one and when a reload makes a second publisher; what hangs is a file system, and so a folder.
+_LANES = tuple(Lane(number) for number in range(4))
+
+
+def of(folder: Path) -> Lane:
+    """The lane of a folder, the same for ever."""
+    return _LANES[zlib.crc32(os.fsencode(folder)) % len(_LANES)]

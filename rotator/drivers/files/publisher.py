@@ -7,7 +7,6 @@ group stand already.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import hashlib
 import os
@@ -16,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from weakref import WeakSet
 
 from rotator.core import publication
 from rotator.core.errors import Misconfigured
@@ -70,6 +70,7 @@ class FilePublisher:
     ) -> None:
         # ".." is taken by its letters, once: the stored location and the file are then the same place for ever.
         self._path = Path(os.path.normpath(path.absolute()))
+        self._folder = self._path.parent
         self._form = form
         self._template = template
         self._mode = mode
@@ -77,7 +78,9 @@ class FilePublisher:
         self._gid: int | None = None
         self._make_parents = make_parents
         self._swept = False
-        self._lane = lanes.of(self._path)
+        self._leftovers: list[str] | None = None
+        _NEW.setdefault(str(self._folder), WeakSet()).add(self)
+        self._lane = lanes.of(self._folder)
 
     @property
     def location(self) -> str:
@@ -102,7 +105,7 @@ class FilePublisher:
                 raise failures.mounted(self._path)
             temporary, descriptor = self._create()
             os.close(descriptor)
-            temporary.unlink()
+            os.unlink(temporary)  # noqa: PTH108
         except OSError as error:
             failure = failures.of(self._path, error)
             if isinstance(failure, Misconfigured):
@@ -110,11 +113,11 @@ class FilePublisher:
 
     async def settle(self, wanted: Publication, now: datetime) -> Settled:
         """See `ports.Publisher.settle`. When cancelled, the write has not begun or ends in the background."""
-        return await asyncio.get_running_loop().run_in_executor(self._lane, self._settle, wanted, now)
+        return await self._lane.run(lambda: self._settle(wanted, now))
 
     async def remove(self, mark: str) -> bool:
         """Delete the file while the SHA-256 of its bytes is ``mark``; False where it is absent or something else."""
-        return await asyncio.get_running_loop().run_in_executor(self._lane, self._remove, mark)
+        return await self._lane.run(lambda: self._remove(mark))
 
     def _settle(self, wanted: Publication, now: datetime) -> Settled:
         try:
@@ -148,10 +151,18 @@ class FilePublisher:
         """Delete what a killed process left beside the target: it holds a token.
 
         Once per publisher is enough, for our own is always taken away, and the lane keeps this process's other
-        writers off."""
+        writers off. The folder is listed once for all that are new to it: ten thousand targets may stand in one."""
+        if self._leftovers is None:
+            found = folders.leftovers(self._folder)
+            for other in list(_NEW.get(str(self._folder), ())):
+                if other._leftovers is None:
+                    other._leftovers = found.get(other._path.name, [])
+            self._leftovers = found.get(self._path.name, [])
         if not self._swept:
-            folders.sweep(self._path)
-            self._swept = True
+            for name in self._leftovers:
+                folders.delete(self._folder / name)
+            self._swept, self._leftovers = True, []
+            _NEW[str(self._folder)].discard(self)
 
     def _look(self) -> _There | None:
         """Read what stands at the path, following no symlink and waiting for no fifo. Raises Misconfigured, OSError."""
@@ -171,8 +182,9 @@ class FilePublisher:
                 raise IsADirectoryError(errno.EISDIR, "")
             if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST:
                 return _There()
-            with os.fdopen(descriptor, "rb", closefd=False) as file:
-                content = file.read(_LARGEST)
+            content = os.read(descriptor, status.st_size + 1)
+            while more := os.read(descriptor, _LARGEST) if len(content) > status.st_size else b"":
+                content += more  # it grew meanwhile
             return _There(content, stat.S_IMODE(status.st_mode), status.st_gid)
         finally:
             os.close(descriptor)
@@ -190,22 +202,24 @@ class FilePublisher:
     def _replace(self, content: bytes) -> None:
         temporary, descriptor = self._create()
         try:
-            with os.fdopen(descriptor, "wb", buffering=0) as file:
+            try:
                 rest = memoryview(content)
                 while rest:
-                    rest = rest[file.write(rest) :]
+                    rest = rest[os.write(descriptor, rest) :]
                 os.fsync(descriptor)
-            temporary.replace(self._path)
+            finally:
+                os.close(descriptor)
+            os.replace(temporary, self._path)  # noqa: PTH105 (a path object costs more than the call)
         except BaseException:
             with suppress(OSError):
-                temporary.unlink()
+                os.unlink(temporary)  # noqa: PTH108
             raise
-        folders.sync(self._path.parent)
+        folders.sync(self._folder)
 
-    def _create(self) -> tuple[Path, int]:
+    def _create(self) -> tuple[str, int]:
         """An empty file beside the target, its group and mode as they shall be. Raises Misconfigured, OSError."""
         gid = self._find_group()
-        temporary = folders.sibling(self._path)
+        temporary = f"{self._folder}/{folders.fresh(self._path.name)}"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             if gid is not None:
@@ -220,7 +234,7 @@ class FilePublisher:
         except BaseException:
             os.close(descriptor)
             with suppress(OSError):
-                temporary.unlink()
+                os.unlink(temporary)  # noqa: PTH108
             raise
         return temporary, descriptor
 
@@ -230,8 +244,8 @@ class FilePublisher:
         return self._gid
 
     def _make_folder(self) -> None:
-        if self._make_parents and not self._path.parent.exists():
-            folders.make(self._path.parent, self._find_group())
+        if self._make_parents and not self._folder.exists():
+            folders.make(self._folder, self._find_group())
 
     def _check_form(self) -> None:
         if not self._mode & stat.S_IRUSR:
@@ -249,6 +263,10 @@ class FilePublisher:
             raise Misconfigured(f"{self._path}: {error.what}", mend=error.mend) from None
         if not filled:
             raise Misconfigured(f"{self._path}: the template is empty", mend="set the key `template`")
+
+
+# Publishers that have not yet looked for leftovers, by their folder.
+_NEW: dict[str, WeakSet[FilePublisher]] = {}
 
 
 def _mark(content: bytes) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import cache
+from types import ModuleType
 
 from rotator.core.grants import Outcome, OutcomeClass
 from rotator.core.ports import Http, TokenRequest
@@ -30,9 +32,7 @@ class Endpoint:
 
     async def exchange(self, request: TokenRequest, *, deadline: timedelta) -> Outcome:
         """Send exactly one request. A request that cannot be made is “not sent” and says which value is missing."""
-        # 10 ms of imports that a restart with a valid stored token need not spend before it publishes.
-        from rotator.drivers.oauth import requests, verdicts
-
+        requests, verdicts = _forms()
         try:
             outgoing = requests.written(request, self._profile)
         except requests.Incomplete as lacking:
@@ -40,4 +40,13 @@ class Endpoint:
         answer = await self._http.send(outgoing, deadline=deadline)
         now = self._now() if self._now is not None else None
         outcome = verdicts.classify(answer, request.kind, self._profile, hide=requests.secrets_of(request), now=now)
-        return verdicts.with_skew(outcome, answer, now)
+        judged: Outcome = verdicts.with_skew(outcome, answer, now)
+        return judged
+
+
+@cache
+def _forms() -> tuple[ModuleType, ModuleType]:
+    """10 ms of imports that a restart with a valid stored token need not spend before it publishes."""
+    from rotator.drivers.oauth import requests, verdicts
+
+    return requests, verdicts

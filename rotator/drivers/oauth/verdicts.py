@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from rotator.core.grants import Charge, Kind, Outcome, OutcomeClass
@@ -118,7 +119,9 @@ def _retry_after(answer: HttpAnswer, now: datetime | None) -> timedelta | None:
     return max(until - base, timedelta(0))
 
 
+@lru_cache(64)
 def _date(raw: str | None) -> datetime | None:
+    """Every answer of one second says the same."""
     if not raw:
         return None
     try:

@@ -20,6 +20,7 @@ from rotator.core.policy import Moment
 from rotator.core.ports import Clock, Delivery, Dice, Lease
 from rotator.drivers.sqlite import rows, schema
 from rotator.drivers.sqlite.folder import Lock, database_of, folder_of, holder, make
+from rotator.drivers.sqlite.quiet import Quiet
 from rotator.drivers.sqlite.register import SqliteRegister
 from rotator.drivers.sqlite.reset import reset
 from rotator.drivers.sqlite.room import Reserve
@@ -53,6 +54,11 @@ class SqliteStore:
         self._writer: Writer | None = None
         self._leases: dict[str, Lease] = {}
         self._fence = 0
+        # What is durable by our own word, and the number of the write that said so; None while one is on its way. The
+        # grant is the very object that the engine holds. Nobody else writes here, so that a lease need not read again.
+        self._known: dict[str, tuple[int, Grant | None]] = {}
+        self._writes = 0
+        self._quiet = Quiet()
         self.register = SqliteRegister(self._read, self._write, self._aside, self._seal)
 
     @property
@@ -100,6 +106,7 @@ class SqliteStore:
             await writer.stop()
             self._writer = None
             self._leases.clear()
+            self._known.clear()
 
     async def key(self) -> bytes:
         return await self._read(rows.key)
@@ -108,8 +115,7 @@ class SqliteStore:
         return await self._read(rows.high_water)
 
     async def enrol(self, grant: Grant) -> Grant:
-        now = self._clock.now()
-        return await self._write(lambda connection: rows.enrol(connection, grant, now, self._seal))
+        return await self._write(lambda connection: rows.enrol(connection, grant, self._seal), at=self._clock.now())
 
     async def grant(self, name: str) -> Grant | None:
         return await self._read(lambda connection: rows.read(connection, name, self._seal))
@@ -118,10 +124,22 @@ class SqliteStore:
         return await self._read(lambda connection: rows.read_all(connection, self._seal))
 
     async def due(self, now: datetime, limit: int) -> Sequence[str]:
-        return await self._read(lambda connection: rows.due(connection, now, limit))
+        if not self._read_only and self._quiet.is_nothing_due(now):
+            return []
+        calm = self._quiet
+        found = await self._read(lambda connection: rows.due(connection, now, limit))
+        if not found and limit > 0:
+            calm.nothing_until = now
+        return found
 
     async def next_due(self, after: datetime) -> datetime | None:
-        return await self._read(lambda connection: rows.next_due(connection, after))
+        known, next_at = self._quiet.next_after(after)
+        if known and not self._read_only:
+            return next_at
+        calm = self._quiet
+        next_at = await self._read(lambda connection: rows.next_due(connection, after))
+        calm.looked = (after, next_at)
+        return next_at
 
     async def lease(self, name: str, owner: str, moment: Moment, until: timedelta) -> tuple[Lease, Grant]:
         """An owner who asks again gets a new lease; the one before is then overtaken as by a stranger."""
@@ -132,8 +150,8 @@ class SqliteStore:
         end = Moment(moment.now + until, moment.boot_id, moment.boottime + until)
         lease = self._leases[name] = Lease(name, owner, self._fence, end)
         try:
-            # Behind every save handed in before this: an answer on its way is seen.
-            grant = await self.grant(name)
+            # Else behind every save handed in before this: an answer on its way is seen.
+            grant = self._known.get(name, (0, None))[1] or await self.grant(name)
             if grant is None:
                 raise Overtaken(f"there is no stored grant {name}: it was retired or never enrolled")
         except BaseException:
@@ -151,11 +169,14 @@ class SqliteStore:
         if not granted and lease is not None and not self._is_current(lease, grant.name):
             raise Overtaken(f"the lease of {grant.name} is no longer ours: another owner took over")
         kind = Kind.WRITE if grant.intent is None else Kind.INTENT
-        await self._write(lambda connection: rows.save(connection, grant, expected, now, self._seal), kind)
+        self._writes = write = self._writes + 1
+        self._known[grant.name] = write, None
+        await self._write(lambda connection: rows.save(connection, grant, expected, self._seal), kind, at=now)
+        if self._known.get(grant.name) == (write, None):
+            self._known[grant.name] = write, grant
 
     async def delivered(self, delivery: Delivery) -> None:
-        now = self._clock.now()
-        await self._write(lambda connection: rows.delivered(connection, delivery, now))
+        await self._write(lambda connection: rows.delivered(connection, delivery), at=self._clock.now())
 
     async def deliveries(self, grant: str | None = None) -> Sequence[Delivery]:
         return await self._read(lambda connection: rows.deliveries(connection, grant))
@@ -164,12 +185,11 @@ class SqliteStore:
         return await self._read(lambda connection: rows.expired(connection, now, limit))
 
     async def forget(self, grant: str, location: str) -> None:
-        now = self._clock.now()
-        await self._write(lambda connection: rows.forget(connection, grant, location, now))
+        await self._write(lambda connection: rows.forget(connection, grant, location), at=self._clock.now())
 
     async def retire(self, name: str) -> bool:
-        now = self._clock.now()
-        return await self._write(lambda connection: rows.retire(connection, name, now))
+        self._known.pop(name, None)
+        return await self._write(lambda connection: rows.retire(connection, name), at=self._clock.now())
 
     async def news(self, names: Collection[str]) -> Mapping[str, Grant | None]:
         """Nobody else writes here."""
@@ -209,10 +229,14 @@ class SqliteStore:
             except sqlite3.Error as error:
                 raise schema.translated(error, self._database) from None
 
-    async def _write(self, work: Callable[[sqlite3.Connection], T], kind: Kind = Kind.WRITE) -> T:
+    async def _write(
+        self, work: Callable[[sqlite3.Connection], T], kind: Kind = Kind.WRITE, *, at: datetime | None = None
+    ) -> T:
+        """``at`` raises the high-water mark."""
         if self._read_only:
             raise Unavailable(f"the state {self._database} was opened for reading only")
-        return await self._open_writer().submit(work, kind)
+        self._quiet = Quiet()
+        return await self._open_writer().submit(work, kind, at)
 
     def _open_writer(self) -> Writer:
         if self._writer is None:

@@ -37,30 +37,30 @@ def high_water(connection: sqlite3.Connection) -> datetime | None:
 
 
 def raise_high_water(connection: sqlite3.Connection, now: datetime) -> None:
+    """Once for a whole batch, by the writer."""
     micros = records.stamp(now)
     connection.execute("UPDATE meta SET high_water = ?1 WHERE high_water IS NULL OR high_water < ?1", (micros,))
 
 
-def enrol(connection: sqlite3.Connection, grant: Grant, now: datetime, seal: Seal) -> Grant:
+def enrol(connection: sqlite3.Connection, grant: Grant, seal: Seal) -> Grant:
     found = read(connection, grant.name, seal)
     if found is not None:
         return found
     tombstone_at: int | None = connection.execute("SELECT tombstone_at FROM meta").fetchone()[0]
     grant = records.charge(grant, None if tombstone_at is None else records.time(tombstone_at))
     connection.execute(INSERT, (*_columns(grant, seal), grant.name))
-    raise_high_water(connection, now)
     return grant
 
 
-def save(connection: sqlite3.Connection, grant: Grant, expected: int, now: datetime, seal: Seal) -> None:
-    """The compare-and-set; whether the lease allows it was judged before."""
+def save(connection: sqlite3.Connection, grant: Grant, expected: int, seal: Seal) -> None:
+    """The compare-and-set; whether the lease allows it was judged before. One statement, but for the rare rest."""
+    columns = _columns(grant, seal)
+    same = (*columns, grant.name, expected, grant.lineage)
+    if connection.execute(f"{UPDATE} AND generation = ? AND lineage = ?", same).rowcount == 1:
+        return
     found = connection.execute("SELECT lineage, generation FROM grants WHERE name = ?", (grant.name,)).fetchone()
     records.admit(found, grant, expected)
-    connection.execute(
-        UPDATE,
-        (*_columns(grant, seal), grant.name),
-    )
-    raise_high_water(connection, now)
+    connection.execute(UPDATE, (*columns, grant.name))
 
 
 UPDATE = """UPDATE grants SET lineage = ?, generation = ?, due_at = ?, record = ?, padding = ?, expires_at = ?, line = ?
@@ -144,14 +144,11 @@ def next_due(connection: sqlite3.Connection, after: datetime) -> datetime | None
     return None if micros is None else records.time(micros)
 
 
-def retire(connection: sqlite3.Connection, name: str, now: datetime) -> bool:
-    gone = connection.execute("DELETE FROM grants WHERE name = ?", (name,)).rowcount > 0
-    if gone:
-        raise_high_water(connection, now)
-    return gone
+def retire(connection: sqlite3.Connection, name: str) -> bool:
+    return connection.execute("DELETE FROM grants WHERE name = ?", (name,)).rowcount > 0
 
 
-def delivered(connection: sqlite3.Connection, delivery: Delivery, now: datetime) -> None:
+def delivered(connection: sqlite3.Connection, delivery: Delivery) -> None:
     connection.execute(
         "INSERT OR REPLACE INTO deliveries VALUES (?, ?, ?, ?, ?, ?, ?)",
         (
@@ -159,7 +156,6 @@ def delivered(connection: sqlite3.Connection, delivery: Delivery, now: datetime)
             records.stamp(delivery.expires_at), delivery.mark,
         ),
     )  # fmt: skip
-    raise_high_water(connection, now)
 
 
 DELIVERIES = "SELECT grant_name, target, location, lineage, generation, expires_at, mark FROM deliveries"
@@ -185,7 +181,5 @@ def _deliveries(rows: Iterable[tuple[str, str, str, str, int, int, str]]) -> Seq
     ]
 
 
-def forget(connection: sqlite3.Connection, grant: str, location: str, now: datetime) -> None:
-    sql = "DELETE FROM deliveries WHERE grant_name = ? AND location = ?"
-    if connection.execute(sql, (grant, location)).rowcount > 0:
-        raise_high_water(connection, now)
+def forget(connection: sqlite3.Connection, grant: str, location: str) -> None:
+    connection.execute("DELETE FROM deliveries WHERE grant_name = ? AND location = ?", (grant, location))

@@ -13,16 +13,21 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum, auto
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from rotator.core.errors import RotatorError, Unavailable
-from rotator.drivers.sqlite import room, schema
+from rotator.drivers.sqlite import room, rows, schema
 
 T = TypeVar("T")
 
 OUT_OF_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)  # a spent quota (EDQUOT) is told as an I/O error
+
+
+# Answers given in one turn of the loop: each sets somebody going, and a herd must not stop the loop for long.
+AT_ONCE = 32
 
 
 class Kind(Enum):
@@ -36,11 +41,13 @@ class Kind(Enum):
 
 @dataclass(slots=True)
 class _Job:
-    """One piece of work and who waits for it. A result counts only once the batch is committed."""
+    """One piece of work and who waits for it. A result counts only once the batch is committed. ``at`` is the wall time
+    of a write, for the high-water mark."""
 
     work: Callable[[sqlite3.Connection], Any]
     kind: Kind
     waiter: asyncio.Future[Any]
+    at: datetime | None = None
     result: Any = None
     error: Exception | None = None
 
@@ -86,13 +93,15 @@ class Writer:
         self._thread.start()
         await asyncio.shield(self._opened)
 
-    def submit(self, work: Callable[[sqlite3.Connection], T], kind: Kind) -> asyncio.Future[T]:
+    def submit(
+        self, work: Callable[[sqlite3.Connection], T], kind: Kind, at: datetime | None = None
+    ) -> asyncio.Future[T]:
         """Hand in a job. Cancelling the future takes nothing back."""
         waiter: asyncio.Future[T] = self._loop.create_future()
         if self._stopping:
             waiter.set_exception(Unavailable("the state is closed"))
         else:
-            self._jobs.put(_Job(work, kind, waiter))
+            self._jobs.put(_Job(work, kind, waiter, at))
         return waiter
 
     async def stop(self) -> None:
@@ -195,20 +204,34 @@ class Writer:
             self._loop.call_soon_threadsafe(what, *arguments)
 
 
-def _transact(connection: sqlite3.Connection, jobs: list[_Job]) -> None:
-    """Each job in a savepoint: who was overtaken undoes only his own. Raises sqlite3.Error for the whole."""
+def _transact(connection: sqlite3.Connection, jobs: list[_Job], *, apart: bool = False) -> None:
+    """Who was overtaken undoes only his own: nearly always he has changed nothing yet, else all are run once more, each
+    ``apart`` in a savepoint. Raises sqlite3.Error for the whole."""
     connection.execute("BEGIN IMMEDIATE")
+    latest: datetime | None = None
     for job in jobs:
-        job.error = None
-        connection.execute("SAVEPOINT job")
+        job.error, before = None, connection.total_changes
+        if apart:
+            connection.execute("SAVEPOINT job")
         try:
             job.result = job.work(connection)
         except sqlite3.Error:
             raise
         except Exception as error:  # noqa: BLE001 (carried to whoever waits)
             job.error = error
-            connection.execute("ROLLBACK TO job")
-        connection.execute("RELEASE job")
+            if apart:
+                connection.execute("ROLLBACK TO job")
+            elif connection.total_changes != before:
+                connection.execute("ROLLBACK")
+                _transact(connection, jobs, apart=True)
+                return
+        else:
+            if job.at is not None and (latest is None or job.at > latest):
+                latest = job.at
+        if apart:
+            connection.execute("RELEASE job")
+    if latest is not None:
+        rows.raise_high_water(connection, latest)
     connection.execute("COMMIT")
 
 
@@ -239,8 +262,10 @@ def _roll_back(connection: sqlite3.Connection) -> None:
 
 
 def _answer(batch: list[_Job]) -> None:
-    for job in batch:
+    for job in batch[:AT_ONCE]:
         job.answer()
+    if rest := batch[AT_ONCE:]:
+        asyncio.get_running_loop().call_soon(_answer, rest)
 
 
 def _fulfil(future: asyncio.Future[None]) -> None:

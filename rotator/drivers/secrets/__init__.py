@@ -13,11 +13,13 @@ import stat
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from rotator.core import tokens
 from rotator.core.errors import Misconfigured, RotatorError, Unavailable
 from rotator.core.ports import Credentials
 from rotator.core.tokens import Secret
+from rotator.drivers.secrets import shelves
 
 # Far above any password or client secret; a path to something else (a log, a device) ends here.
 LARGEST = 64 << 10
@@ -195,7 +197,6 @@ class ReferenceSource:
         self._salt = salt
         self._environ = environ
         self._patience = patience.total_seconds()
-        self._reading: asyncio.Future[list[Secret | None]] | None = None
         self._elsewhere = elsewhere
         self._last: dict[str, Secret] = {}
 
@@ -231,29 +232,47 @@ class ReferenceSource:
         return secret
 
     async def _read(self, wanted: list[Reference | None]) -> list[Secret | None]:
-        """Read on a thread, as a hung network mount would stop the event loop, and with a limit to waiting. A thread
-        that hangs cannot be ended: until it comes back no second one is spent on this grant."""
+        """Read on a thread, as a hung network mount would stop the event loop, and with a limit to waiting."""
+        if all(reference is None or reference.kind == "literal" for reference in wanted):
+            return [None if reference is None else read(reference, {}) for reference in wanted]
+        shelf, work = shelves.of(_folders(wanted), self._environ), partial(_read_all, wanted, self._environ)
+        reading = shelf.read(_places(wanted), work)
+        if reading.done():
+            return reading.result()
         try:
             async with asyncio.timeout(self._patience):  # noqa: TID251 (a driver's own deadline for a hung mount)
-                while self._reading is not None and not self._reading.done():
-                    await asyncio.wait([self._reading])
-                self._reading = asyncio.ensure_future(asyncio.to_thread(_read_all, wanted, self._environ))
-                # Whoever waits may be gone by the time it ends; then nobody asks for its error, which is no defect.
-                self._reading.add_done_callback(_look_at)
-                return await asyncio.shield(self._reading)
+                return await reading
         except TimeoutError:
             raise Unavailable(
                 f"{_keys(wanted)}: not read within {self._patience:g} s; the file system hangs", mend="mend the mount"
             ) from None
 
 
-def _read_all(wanted: list[Reference | None], environ: Mapping[str, str]) -> list[Secret | None]:
-    return [None if reference is None else read(reference, environ) for reference in wanted]
+def _places(wanted: list[Reference | None]) -> list[tuple[str, str]]:
+    return [(reference.kind, reference.value.reveal()) for reference in wanted if reference is not None]
 
 
-def _look_at(reading: asyncio.Future[list[Secret | None]]) -> None:
-    if not reading.cancelled():
-        reading.exception()
+def _folders(wanted: list[Reference | None]) -> frozenset[str]:
+    return frozenset(
+        reference.value.reveal().rpartition("/")[0] if reference.kind == "file" else reference.kind
+        for reference in wanted
+        if reference is not None and reference.kind != "literal"
+    )
+
+
+def _read_all(
+    wanted: list[Reference | None], environ: Mapping[str, str], known: dict[tuple[str, str], Secret]
+) -> list[Secret | None]:
+    found: list[Secret | None] = []
+    for reference in wanted:
+        if reference is None:
+            found.append(None)
+            continue
+        place = (reference.kind, reference.value.reveal())
+        if place not in known:
+            known[place] = read(reference, environ)
+        found.append(known[place])
+    return found
 
 
 def _keys(wanted: list[Reference | None]) -> str:

@@ -1,0 +1,220 @@
+"""One connection, with TLS or without: bytes out, bytes in, and the end.
+
+Without TLS the socket is read by the loop's own readiness: no transport and no stream around it, which is half of what
+a small request costs, and a loop that cannot listen (epoll_ctl(2): ENOMEM, ENOSPC) says so *before* anything leaves;
+asyncio's transports begin to listen in a callback, where that is only logged, and nobody would read the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections import deque
+from typing import Protocol
+from weakref import WeakKeyDictionary, WeakMethod
+
+CHUNK = 1 << 16
+AT_ONCE = 32
+
+
+class Wire(Protocol):
+    """``received`` grows until `more` says that nothing follows."""
+
+    received: bytearray
+
+    async def send(self, payload: bytes) -> None:
+        """Raises OSError."""
+        ...
+
+    async def more(self) -> bool:
+        """Wait for more bytes; False once the far end has ended. Raises the OSError that broke the connection."""
+        ...
+
+    def close(self) -> None:
+        """At once, and without a farewell: nothing is left to be said. Idempotent."""
+        ...
+
+
+async def plain(sock: socket.socket) -> Wire:
+    """Takes the socket over. Raises OSError where the loop cannot listen to it."""
+    return _Plain(sock)
+
+
+async def secured(sock: socket.socket, tls: ssl.SSLContext, host: str) -> Wire:
+    """Takes the socket over and shakes hands. TLS from the first byte: what a stranger sent before the handshake is
+    never taken for something that came through it. Raises OSError."""
+    try:
+        _, wire = await asyncio.get_running_loop().create_connection(_Secured, sock=sock, ssl=tls, server_hostname=host)
+    except BaseException:
+        sock.close()
+        raise
+    return wire
+
+
+class _Turnstile:
+    """Lets some of those pass in each turn of the loop for whom something came: a thousand answers may be there in one
+    instant, and each sets somebody going."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        # Not held: it is kept by its loop, and would keep that alive.
+        self._call_soon = WeakMethod(loop.call_soon)
+        self._passed = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def let_through(self, waiter: asyncio.Future[None]) -> None:
+        if self._passed >= AT_ONCE:
+            self._waiting.append(waiter)
+            return
+        if not self._passed:
+            self._next_turn()
+        self._passed += 1
+        waiter.set_result(None)
+
+    def _turn(self) -> None:
+        self._passed = 0
+        while self._waiting and self._passed < AT_ONCE:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                self._passed += 1
+        if self._passed:
+            self._next_turn()
+
+    def _next_turn(self) -> None:
+        call_soon = self._call_soon()
+        assert call_soon is not None  # noqa: S101 (it is running)
+        call_soon(self._turn)
+
+
+_TURNSTILES: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turnstile] = WeakKeyDictionary()
+
+
+class _Inbox:
+    """What came, and who waits for it."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        turnstile = _TURNSTILES.get(self._loop)
+        if turnstile is None:
+            turnstile = _TURNSTILES[self._loop] = _Turnstile(self._loop)
+        self._turnstile = turnstile
+        self.received = bytearray()
+        self._ended = False
+        self._error: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def more(self) -> bool:
+        before = len(self.received)
+        # A wait that was woken by the end of something else looks again.
+        while len(self.received) == before and not self._ended:
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        if len(self.received) > before:
+            return True
+        if self._error is not None:
+            raise self._error
+        return False
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            self._turnstile.let_through(waiter)
+
+    def _end(self, error: Exception | None) -> None:
+        if not self._ended:
+            self._ended, self._error = True, error
+            self._wake()
+
+
+class _Plain(_Inbox):
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__()
+        self._sock = sock
+        self._open = True
+        try:
+            self._loop.add_reader(sock, self._read)
+        except BaseException:
+            sock.close()
+            raise
+
+    async def send(self, payload: bytes) -> None:
+        try:
+            sent = self._sock.send(payload)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        if sent < len(payload):
+            await self._loop.sock_sendall(self._sock, memoryview(payload)[sent:])
+
+    def _read(self) -> None:
+        failure: OSError | None = None
+        try:
+            data = self._sock.recv(CHUNK)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            data, failure = b"", error
+        if data:
+            self.received += data
+            self._wake()
+        else:
+            self._loop.remove_reader(self._sock)
+            self._end(failure)
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._loop.remove_reader(self._sock)
+            self._sock.close()
+
+
+class _Secured(_Inbox, asyncio.Protocol):
+    """asyncio does TLS; what it decrypts comes here."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._transport: asyncio.Transport | None = None
+        self._writable: asyncio.Future[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 (what create_connection makes)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+        self._wake()
+
+    def eof_received(self) -> None:
+        self._end(None)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._end(error)
+        self._resume(error or ConnectionResetError())
+
+    def pause_writing(self) -> None:
+        self._writable = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        self._resume(None)
+
+    def _resume(self, error: Exception | None) -> None:
+        waiter, self._writable = self._writable, None
+        if waiter is None or waiter.done():
+            return
+        if error is None:
+            waiter.set_result(None)
+        else:
+            waiter.set_exception(error)
+
+    async def send(self, payload: bytes) -> None:
+        assert self._transport is not None  # noqa: S101 (connected before anybody has it)
+        self._transport.write(payload)
+        if self._writable is not None:
+            await self._writable
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
