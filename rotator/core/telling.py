@@ -23,7 +23,7 @@ Fields = dict[str, Any]
 
 def fields(event: Event) -> Fields:
     """The values of an event but its time, as they are, by the names that every log has for them."""
-    return {shown: getattr(event, name) for name, shown in _names(type(event))}
+    return {shown: getattr(event, name) for name, shown in _names(type(event))}  # type: ignore[arg-type]
 
 
 @cache

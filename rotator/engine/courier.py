@@ -18,12 +18,12 @@ from rotator.engine import delivery, hooks
 from rotator.engine.agenda import Agenda, Post
 from rotator.engine.crew import Crew
 from rotator.engine.orphans import Orphans
-from rotator.engine.rotation import Tools
+from rotator.engine.tools import Tools
 
 
 @dataclass(slots=True)
 class _Round:
-    """The targets of one grant, and the grant as it was last saved; ``answered``: see `rotation.Saved`."""
+    """The targets of one grant, and the grant as it was last saved; ``answered``: see `scribe.Saved`."""
 
     enrolment: Enrolment
     grant: Grant
@@ -142,7 +142,7 @@ class Courier:
             self._start(name, target)
 
     def saved(self, grant: Grant, answered: timedelta | None = None) -> None:
-        """A grant that is served here became durable: publish it now. ``answered``: see `rotation.Saved`."""
+        """A grant that is served here became durable: publish it now. ``answered``: see `scribe.Saved`."""
         one = self._rounds[grant.name]
         news = hooks.is_news(one.grant, grant)
         if grant.access is not one.grant.access:

@@ -20,8 +20,9 @@ from rotator.core.publication import rfc3339
 from rotator.core.tokens import Secret
 from rotator.engine.bus import Bus
 from rotator.engine.crew import shielded
-from rotator.engine.rotation import Result, Tools, Wish
+from rotator.engine.rotation import Result, Wish
 from rotator.engine.scheduler import Scheduler, Timing
+from rotator.engine.tools import Tools
 
 FIRST_PASS = timedelta(seconds=1)
 EXTENSION = timedelta(seconds=30)

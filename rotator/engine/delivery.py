@@ -13,7 +13,7 @@ from rotator.core.publication import Found, Publication, Settled
 from rotator.engine import agenda, hooks
 from rotator.engine.agenda import Post
 from rotator.engine.orphans import reason_of
-from rotator.engine.rotation import Tools
+from rotator.engine.tools import Tools
 
 RARELY = timedelta(hours=1)
 RETRY = policy.Rules(backoff_base=timedelta(seconds=1), backoff_cap=timedelta(seconds=30))

@@ -15,7 +15,7 @@ from rotator.core.ports import Delivery, Enrolment, Roster
 from rotator.engine import rotation
 from rotator.engine.board import Board, Desk
 from rotator.engine.courier import Courier
-from rotator.engine.rotation import Tools
+from rotator.engine.tools import Tools
 
 SURPLUS = 16
 """So many more are asked for than there are desks, to find grants that nobody configures any more."""

@@ -7,12 +7,12 @@ from collections.abc import Collection, Iterator
 from rotator.core import events
 from rotator.core.errors import Overtaken, RotatorError
 from rotator.core.grants import Grant
-from rotator.engine import rotation, turns
+from rotator.engine import scribe, turns
 from rotator.engine.alarm import Alarm
 from rotator.engine.crew import Crew
 from rotator.engine.desks import Desks
 from rotator.engine.fleet import Fleet
-from rotator.engine.rotation import Tools
+from rotator.engine.tools import Tools
 
 
 class Following:
@@ -38,7 +38,7 @@ class Following:
                 await self._take(name, theirs)
         except RotatorError as error:
             self._unheard += 1
-            if rotation.is_told(self._unheard):
+            if scribe.is_told(self._unheard):
                 doing = "what other daemons saved is not known"
                 tools.bus.tell(events.StoreTroubled(at=tools.clock.now(), reason=str(error), doing=doing))
             return

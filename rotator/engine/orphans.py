@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from rotator.core import events
 from rotator.core.errors import Misconfigured, RotatorError
 from rotator.core.ports import Delivery, Roster
-from rotator.engine.rotation import Tools
+from rotator.engine.tools import Tools
 
 MOST = 1000
 """So many are looked at in a round; those whose tokens expired longest ago come first."""

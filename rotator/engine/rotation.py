@@ -6,37 +6,19 @@ answer is saved at once, and only then is anything told. Once a request may have
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 
 from rotator.core import events, lifecycle, policy, tokens
-from rotator.core.errors import Overtaken, RotatorError, Transient
+from rotator.core.errors import RotatorError, Transient
 from rotator.core.grants import Grant, Kind, Outcome, OutcomeClass
-from rotator.core.ports import Clock, Credentials, Dice, Enrolment, Lease, Store, TokenRequest
+from rotator.core.ports import Credentials, Enrolment, Lease, TokenRequest
 from rotator.core.tokens import Secret
-from rotator.engine.bus import Bus
 from rotator.engine.crew import shielded
-
-Saved = Callable[[Grant, timedelta | None], None]
-"""Hears of a grant that became durable, and when (boot-time clock) the answer was read that brought it, if any did."""
-
-SAVE_RETRY = policy.Rules(backoff_base=timedelta(milliseconds=50), backoff_cap=timedelta(seconds=5))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tools:
-    """What the engine works with, handed from the daemon to every part of it."""
-
-    clock: Clock
-    dice: Dice
-    store: Store
-    bus: Bus
-    owner: str
-    key: bytes
+from rotator.engine.scribe import Saved, Scribe, Spans
+from rotator.engine.tools import Tools
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,11 +86,11 @@ class _Leased:
     def __init__(self, enrolment: Enrolment, tools: Tools, saved: Saved) -> None:
         self._enrolment, self._tools, self._saved = enrolment, tools, saved
 
-    async def __aenter__(self) -> _Scribe:
+    async def __aenter__(self) -> Scribe:
         tools, one, clock = self._tools, self._enrolment, self._tools.clock
         self._lease, grant = await tools.store.lease(one.name, tools.owner, clock.moment(), one.rules.lease)
         try:
-            scribe = _Scribe(one.provider, tools, self._lease, grant, self._saved)
+            scribe = Scribe(one.provider, tools, self._lease, grant, self._saved)
             if grant.identity != (ours := identity(one, tools)):
                 await scribe.keep(lifecycle.reidentify(grant, tools.dice.name(), ours, clock.now()))
         except BaseException:
@@ -160,7 +142,7 @@ async def _read_secrets(enrolment: Enrolment, tools: Tools, wish: Wish) -> Crede
 
 
 async def _under_lease(
-    enrolment: Enrolment, tools: Tools, wish: Wish, scribe: _Scribe, credentials: Credentials | RotatorError
+    enrolment: Enrolment, tools: Tools, wish: Wish, scribe: Scribe, credentials: Credentials | RotatorError
 ) -> Result:
     unreadable = credentials if isinstance(credentials, RotatorError) else None
     due = lifecycle.Due(
@@ -186,7 +168,7 @@ async def _under_lease(
 
 
 async def _spend(
-    scribe: _Scribe, order: lifecycle.Exchange, credentials: Credentials, enrolment: Enrolment, tools: Tools
+    scribe: Scribe, order: lifecycle.Exchange, credentials: Credentials, enrolment: Enrolment, tools: Tools
 ) -> Result:
     deadline = enrolment.rules.deadline
     moment = tools.clock.moment()
@@ -207,7 +189,7 @@ async def _spend(
             )
             outcome = Outcome(cls=OutcomeClass.DOUBTFUL, message="the exchange ended in a defect")
         answered = tools.clock.moment().boottime
-        spans = _Spans(answered, answered - began)
+        spans = Spans(answered, answered - began)
         return await _conclude(scribe, outcome, moment.now, credentials, enrolment, tools, asked=True, spans=spans)
 
     return await shielded(finish())
@@ -220,8 +202,8 @@ def _outlasts(lease: Lease, moment: policy.Moment, deadline: timedelta) -> bool:
 
 
 async def _conclude(
-    scribe: _Scribe, outcome: Outcome, sent_at: datetime, credentials: Credentials | None, enrolment: Enrolment,
-    tools: Tools, *, asked: bool, earlier: tuple[events.Event, ...] = (), spans: _Spans | None = None,
+    scribe: Scribe, outcome: Outcome, sent_at: datetime, credentials: Credentials | None, enrolment: Enrolment,
+    tools: Tools, *, asked: bool, earlier: tuple[events.Event, ...] = (), spans: Spans | None = None,
 ) -> Result:  # fmt: skip
     fact = lifecycle.Concluded(
         outcome=outcome, sent_at=sent_at, credentials=credentials.digest if credentials else None
@@ -234,75 +216,3 @@ async def _conclude(
         scribe.grant, True, None if outcome.cls is OutcomeClass.GRANTED else outcome, until=step.order.until
         if isinstance(step.order, lifecycle.Rest) else None, asked=asked,
     )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class _Spans:
-    """What was measured of an exchange, on the boot-time clock: when its answer was read, and how long it took."""
-
-    answered: timedelta
-    took: timedelta
-
-
-class _Scribe:
-    """Carries the grant from step to step and makes each durable before anything is told."""
-
-    def __init__(self, provider: str, tools: Tools, lease: Lease, grant: Grant, saved: Saved) -> None:
-        self.grant, self.lease = grant, lease
-        self._provider = provider
-        self._stored = grant.generation
-        self._tools, self._saved = tools, saved
-
-    async def keep(self, step: lifecycle.Step, *, patiently: bool = False, spans: _Spans | None = None) -> None:
-        """Save, then tell. ``patiently``: an answer is in hand, so the save is tried without end, whatever fails;
-        only where another was first (Overtaken) is there nothing left to save it to."""
-        failures = 0
-        while True:
-            try:
-                await self._tools.store.save(
-                    step.grant, expected=self._stored, lease=self.lease, now=self._tools.clock.now()
-                )
-                break
-            except Overtaken as error:
-                if step.grant.generation > self._stored:
-                    remark = f"an answer of the provider is thrown away: {error.what}"
-                    self._tools.bus.tell(
-                        events.AnswerOdd(at=self._tools.clock.now(), grant=step.grant.name, remark=remark)
-                    )
-                raise
-            except Exception as error:
-                if not patiently:
-                    raise
-                failures += 1
-                await self._pause(error, failures)
-        self.grant, self._stored = step.grant, step.grant.generation
-        durable = self._tools.clock.moment().boottime
-        self._saved(step.grant, None if spans is None else spans.answered)
-        self._tools.bus.tell(*(self._measured(event, spans, durable) for event in step.events))
-
-    def _measured(self, event: events.Event, spans: _Spans | None, durable: timedelta) -> events.Event:
-        if not isinstance(event, events.ExchangeEnded):
-            return event
-        if spans is None:
-            return replace(event, provider=self._provider)
-        return replace(event, provider=self._provider, took=spans.took, save_took=durable - spans.answered)
-
-    async def _pause(self, error: Exception, failures: int) -> None:
-        tools = self._tools
-        if is_told(failures):
-            doing = f"{self.grant.name}: an answer of the provider waits in memory to be saved (try {failures})"
-            # A foreign exception may quote what was to be saved.
-            reason = str(error) if isinstance(error, RotatorError) else type(error).__name__
-            tools.bus.tell(events.StoreTroubled(at=tools.clock.now(), reason=reason, doing=doing))
-        try:
-            # A span, no point in time: a clock that is set back by a day must not keep the answer in memory for one.
-            async with tools.clock.deadline(policy.backoff(failures, SAVE_RETRY, tools.dice.chance())):
-                await asyncio.Event().wait()
-        except TimeoutError:
-            pass
-
-
-def is_told(failures: int) -> bool:
-    """Whether the n-th failure in a row is told: the 1st, 2nd, 4th, 8th …, so that the log does not fill the disk
-    that is full already."""
-    return failures & (failures - 1) == 0

@@ -25,7 +25,8 @@ from rotator.engine.crew import Crew
 from rotator.engine.desks import Desks
 from rotator.engine.fleet import Fleet
 from rotator.engine.following import Following
-from rotator.engine.rotation import Result, Tools, Wish
+from rotator.engine.rotation import Result, Wish
+from rotator.engine.tools import Tools
 from rotator.engine.turns import Turns
 from rotator.engine.visits import Visits
 

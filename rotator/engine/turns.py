@@ -14,13 +14,14 @@ from rotator.core import events, health, lifecycle, policy, pressure
 from rotator.core.errors import Overtaken, RotatorError, Transient
 from rotator.core.policy import Moment
 from rotator.core.pressure import Line, Place
-from rotator.engine import rotation
+from rotator.engine import rotation, scribe
 from rotator.engine.alarm import Alarm
 from rotator.engine.board import Desk
 from rotator.engine.crew import Crew, Key
 from rotator.engine.desks import Desks
 from rotator.engine.gates import Gate, Gates
-from rotator.engine.rotation import Result, Tools, Wish
+from rotator.engine.rotation import Result, Wish
+from rotator.engine.tools import Tools
 
 T = TypeVar("T")
 
@@ -112,7 +113,7 @@ class Turns:
             result = await self._rotation(desk, Wish())
         except RotatorError as error:
             self._hold(desk, error.left if isinstance(error, Overtaken) else None)
-            if rotation.is_told(desk.failures) and not isinstance(error, Overtaken):
+            if scribe.is_told(desk.failures) and not isinstance(error, Overtaken):
                 now = self._tools.clock.now()
                 doing = f"{desk.enrolment.name}: not rotated, nothing was spent"
                 self._tools.bus.tell(events.StoreTroubled(at=now, reason=str(error), doing=doing))

@@ -26,7 +26,7 @@ from rotator.engine import rotation
 from rotator.engine.board import Desk
 from rotator.engine.crew import Crew
 from rotator.engine.desks import Desks
-from rotator.engine.rotation import Tools
+from rotator.engine.tools import Tools
 from rotator.engine.turns import Turns
 
 ROOM = {Line.HELD: 512, Line.MISSING: 128, Line.FAILING: 128}
