@@ -35,7 +35,7 @@ T = TypeVar("T")
 TOGETHER = timedelta(seconds=1)
 CROWD = timedelta(milliseconds=0.5)
 """How much longer the store is not asked what is due, for each grant that stands in line already."""
-PACE = timedelta(seconds=0.2)
+PACE = timedelta(seconds=0.5)
 """How often at most a store that is shared is asked what is due: in a fleet every grant's time rings for everybody."""
 
 
