@@ -1,0 +1,225 @@
+"""A great many grants in the register of one daemon: how late it is, what it takes of a core, and what it holds.
+
+The state is made beforehand as a daemon would have left it: every grant has a token of an hour and is due at a time
+of its own. Then the real daemon starts on it, walks through what is published, and goes on rotating, asked for nothing.
+
+``python -m benchmarks.register COUNT [--span SECONDS] [--no-files]``
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from rotator.core import tokens
+from rotator.core.grants import Grant
+from rotator.core.ports import Entry
+from rotator.core.tokens import AccessToken, Secret
+from rotator.drivers import clock, sqlite
+
+HOUR = timedelta(hours=1)
+WINDOW = 0.75 * 3600
+PORTION = 2000
+TMPFS = Path("/dev/shm")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """``ready`` seconds until READY, ``rss`` in MB and ``core`` (part of one) while it goes on, ``late`` in seconds."""
+
+    count: int
+    ready: float
+    start_cpu: float
+    rss: float
+    core: float
+    rotations: int
+    late: list[float]
+
+    def quantile(self, part: float) -> float:
+        return sorted(self.late)[min(len(self.late) - 1, int(part * len(self.late)))]
+
+
+@contextmanager
+def _provider() -> Iterator[int]:
+    lean = Path(__file__).with_name("lean.py")
+    process = subprocess.Popen([sys.executable, str(lean)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        yield int(process.stdout.readline())
+    finally:
+        process.communicate()
+
+
+async def _fill(folder: Path, run: Path, count: int, url: str, files: bool) -> dict[str, datetime]:
+    """The state, and when each grant becomes due."""
+    system_clock, dice = clock.SystemClock(), clock.SystemDice()
+    store = sqlite.SqliteStore(folder / "state.db", clock=system_clock, dice=dice)
+    await store.open()
+    key = await store.key()
+    # Enough time to fill, start and walk before the first becomes due.
+    lead = timedelta(seconds=60 + count / 2000)
+    first = datetime.now(UTC) + lead
+    due: dict[str, datetime] = {}
+    (run / "many").mkdir()
+    try:
+        for begin in range(0, count, PORTION):
+            names = [f"g{number:07d}" for number in range(begin, min(count, begin + PORTION))]
+            await store.register.enter([_entry(name, folder, files) for name in names])
+            grants = []
+            for number, name in enumerate(names, start=begin):
+                due[name] = first + timedelta(seconds=WINDOW * number / count)
+                identity = tokens.digest((url, f"client-{name}", "user"), key)
+                grants.append(_grant(name, due[name], due[name] - timedelta(seconds=WINDOW) - lead, identity))
+                if files:
+                    (run / "many" / name).write_text(_access(name))
+            await asyncio.gather(*(store.enrol(grant) for grant in grants))
+    finally:
+        await store.close()
+    return due
+
+
+def _access(name: str) -> str:
+    return f"{name}{'A' * 70}"
+
+
+def _entry(name: str, folder: Path, files: bool) -> Entry:
+    table: dict[str, object] = {
+        "provider": "lean", "client_id": f"client-{name}", "username": "user",
+        "client_secret": {"file": str(folder / "secret")}, "password": {"file": str(folder / "secret")},
+    }  # fmt: skip
+    if files:
+        table["targets"] = {"app": {"file": f"many/{name}"}}
+    return Entry(name, "lean", json.dumps(table))
+
+
+def _grant(name: str, due_at: datetime, issued_at: datetime, identity: str) -> Grant:
+    access = AccessToken(Secret(_access(name)), "bearer", None, issued_at, issued_at + HOUR, 1)
+    return Grant(
+        name=name, lineage=f"lineage-{name}", identity=identity, generation=1, access=access,
+        refresh=Secret(f"{name}{'R' * 70}"), refreshed_at=issued_at, due_at=due_at, exchanged_at=issued_at,
+    )  # fmt: skip
+
+
+def _configure(folder: Path, url: str) -> Path:
+    (folder / "secret").write_text(base64.b64encode(os.urandom(12)).decode())
+    (folder / "secret").chmod(0o600)
+    path = folder / "rotator.toml"
+    path.write_text(
+        f'[providers.lean]\ntoken_url = "{url}"\nreuse = "harmless"\njitter = 0\n'
+        "[providers.lean.limits]\nin_flight = 64\nper_second = 1000\n"
+        '[log]\nlevel = "debug"\nformat = "json"\n'
+    )
+    return path
+
+
+def measure(count: int, span: float, *, files: bool = True) -> Found:
+    """Blocks for as long as it takes to fill, to start, and ``span`` seconds."""
+    with (
+        tempfile.TemporaryDirectory(prefix="rotator-register-") as state,
+        tempfile.TemporaryDirectory(prefix="rotator-register-", dir=TMPFS if TMPFS.is_dir() else None) as run,
+        _provider() as port,
+    ):
+        folder, url = Path(state), f"http://127.0.0.1:{port}/oauth/v2/token"
+        config = _configure(folder, url)
+        due = asyncio.run(_fill(folder, Path(run), count, url, files))
+        log = folder / "log"
+        environ = {**os.environ, "STATE_DIRECTORY": state, "RUNTIME_DIRECTORY": run}
+        with log.open("wb") as stream:
+            began = time.monotonic()
+            process = subprocess.Popen(
+                [sys.executable, "-m", "rotator", "run", "--config", str(config)], env=environ, stderr=stream
+            )
+        try:
+            _wait_told(process, log, '"daemon.ready"')
+            ready, start_cpu = time.monotonic() - began, _cpu(process.pid)
+            # What follows is the daily work: from when the first ones are due.
+            rest = (min(due.values()) - datetime.now(UTC)).total_seconds() + 5
+            time.sleep(max(0.0, rest))
+            since, at = _cpu(process.pid), time.monotonic()
+            time.sleep(span)
+            core = (_cpu(process.pid) - since) / (time.monotonic() - at)
+            rss = _rss(process.pid)
+        finally:
+            process.terminate()
+            process.wait(60)
+        late = _late(log, due)
+    return Found(count, ready, start_cpu, rss, core, len(late), late)
+
+
+def _wait_told(process: subprocess.Popen[bytes], log: Path, word: str) -> None:
+    while word not in log.read_text():
+        if process.poll() is not None:
+            raise RuntimeError(f"the daemon ended with {process.returncode}: {log.read_text()[-500:]}")
+        time.sleep(0.2)
+
+
+def _late(log: Path, due: dict[str, datetime]) -> list[float]:
+    late = []
+    for line in log.read_text().splitlines():
+        told = json.loads(line)
+        if told["event"] == "exchange.started" and told["generation"] == 1:
+            late.append((datetime.fromisoformat(told["time"]) - due[told["grant"]]).total_seconds())
+    return late
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _rss(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+
+
+def rows(found: Found) -> list[tuple[str, str, str]]:
+    million, p99 = found.count >= 1_000_000, found.quantile(0.99)
+    return [
+        (
+            f"{found.count:,} grants in the register: start → ready",
+            f"{found.ready:.1f} s ({found.start_cpu:.1f} s of CPU)",
+            "–",
+        ),
+        (
+            f"… of one core, {found.rotations} rotations",
+            f"{found.core:.1%}",
+            _aim("≤ 50 %" if million else "≤ 5 %", found.core <= (0.5 if million else 0.05)),
+        ),
+        (
+            "… memory, RSS",
+            f"{found.rss:.0f} MB",
+            _aim("≤ 250 MB" if million else "≤ 90 MB", found.rss <= (250 if million else 90)),
+        ),
+        (
+            "… late: p50, p99, longest",
+            ", ".join(f"{late * 1000:.0f} ms" for late in (statistics.median(found.late), p99, max(found.late))),
+            "–" if million else _aim("p99 ≤ 250 ms", p99 <= 0.25),
+        ),
+    ]
+
+
+def _aim(text: str, met: bool) -> str:
+    return f"{text}: {'met' if met else 'missed'}"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("count", type=int)
+    parser.add_argument("--span", type=float, default=60.0)
+    parser.add_argument("--no-files", action="store_true", help="without a target: only stored")
+    asked = parser.parse_args()
+    for row in rows(measure(asked.count, asked.span, files=not asked.no_files)):
+        print("| " + " | ".join(row) + " |")
