@@ -18,6 +18,8 @@ class Desk:
     """One enrolled grant at work: its last saved record; when to try again after a failure that the record does not
     know (a store that was away); and when to look whether a changed secret wakes it, where nothing is due.
 
+    ``outdated``: its secrets changed while it was at work, which may have read what was there before.
+
     ``anew`` and ``fell_back`` mean that the record in hand is ahead of the stored one, which a rotation mends: the
     identity changed, the clock was set back at that moment."""
 
@@ -28,6 +30,7 @@ class Desk:
     fell_back: Moment | None = None
     held_until: datetime | None = None
     failures: int = 0
+    outdated: bool = False
 
     def is_held(self, now: datetime) -> bool:
         return self.held_until is not None and self.held_until > now

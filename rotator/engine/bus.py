@@ -44,7 +44,7 @@ class Bus:
         self._opened = False
         self._pending: asyncio.Handle | None = None
 
-    def join(self, name: str, listener: Listener, *, at_once: int = 1) -> None:
+    def join(self, name: str, listener: Listener, *, at_once: int = AT_ONCE) -> None:
         """``at_once``: how many events it is passed in one turn; more than one is for who merely counts, and would
         otherwise be told too late of what thousands of grants do on a busy loop."""
         self._lines.append(_Line(name, listener, at_once))
@@ -84,7 +84,7 @@ class Bus:
     def _turn(self) -> None:
         self._pending = None
         for line in self._lines:
-            for _ in range(max(AT_ONCE, line.at_once)):
+            for _ in range(line.at_once):
                 if not (line.waiting or line.dropped):
                     break
                 self._pass_one(line)

@@ -91,7 +91,10 @@ class Courier:
             posts = dict.fromkeys(enrolment.targets, post)
         else:
             posts = {
+                # What stands there was recorded when it was written: a walk over all of them need not write it again.
                 target: hooks.first_post(publisher, None, told.get(publisher.location), now)
+                if publisher.judged_by_mark
+                else Post(now, recorded=True)
                 for target, publisher in enrolment.targets.items()
             }
         self._rounds[enrolment.name] = _Round(enrolment, grant, posts)

@@ -158,6 +158,7 @@ class Scheduler:
         """A secret has changed: what rests until its credentials do is looked at now."""
         for desk in self._desks.odd():
             desk.look_at = self._moment.now
+        self._turns.mark_outdated()
         self.ring()
 
     def follow(self) -> None:

@@ -139,6 +139,12 @@ class Turns:
         desk.held_until = self._tools.clock.now() + pause
         self._desks.mind(desk)
 
+    def mark_outdated(self) -> None:
+        """Secrets changed: whoever is at work may have read what was there before, and looks once more after that."""
+        for name in self._crew.names(is_rotation):
+            if (desk := self._desks.get(name)) is not None:
+                desk.outdated = True
+
     def _leave(self, desk: Desk, gate: Gate, result: Result | None) -> None:
         """A turn has ended: its slot is free, and the alarm rings for what became of it."""
         name, moment = desk.enrolment.name, self._tools.clock.moment()
@@ -154,6 +160,9 @@ class Turns:
             )  # fmt: skip
         if told is not None:
             self._tools.bus.tell(told)
+        if desk.outdated:
+            desk.outdated, desk.look_at = False, moment.now
+            self._alarm.mind(moment.now)
         due_at = desk.held_until or desk.grant.due_at
         if due_at is not None and due_at <= moment.now and self._desks.get(name) is desk:
             self.wait(desk, moment)

@@ -236,20 +236,13 @@ class ReferenceSource:
         if all(reference is None or reference.kind == "literal" for reference in wanted):
             return [None if reference is None else read(reference, {}) for reference in wanted]
         shelf, work = shelves.of(_folders(wanted), self._environ), partial(_read_all, wanted, self._environ)
-        reading = shelf.read(_places(wanted), work)
-        if reading.done():
-            return reading.result()
         try:
             async with asyncio.timeout(self._patience):  # noqa: TID251 (a driver's own deadline for a hung mount)
-                return await reading
+                return await shelf.read(work)
         except TimeoutError:
             raise Unavailable(
                 f"{_keys(wanted)}: not read within {self._patience:g} s; the file system hangs", mend="mend the mount"
             ) from None
-
-
-def _places(wanted: list[Reference | None]) -> list[tuple[str, str]]:
-    return [(reference.kind, reference.value.reveal()) for reference in wanted if reference is not None]
 
 
 def _folders(wanted: list[Reference | None]) -> frozenset[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -15,11 +15,6 @@ if TYPE_CHECKING:
     Found = list[Secret | None]
     Work = Callable[[Known], Found]
     Waiter = asyncio.Future[Found]
-
-
-# Seconds for which a reading counts as made now. Shorter than a request is on its way: whoever writes a file in between
-# could as well have come so much later.
-FRESH = 0.02
 
 
 # Answers given in one turn of the loop: each sets somebody going, and a herd must not stop the loop for long.
@@ -34,16 +29,11 @@ class Shelf:
         self._loop = asyncio.get_running_loop()
         self._asked: list[tuple[Work, Waiter]] = []
         self._reading = False
-        self._known: Known = {}
-        self._known_at = -FRESH
 
-    def read(self, places: Iterable[tuple[str, str]], work: Work) -> Waiter:
-        """Do ``work`` on the thread, given what others have read in the same go; at once where all that it needs was
-        read just now."""
+    def read(self, work: Work) -> Waiter:
+        """Do ``work`` on the thread, given what others have read in the same go. Never what was read before it was
+        asked for, however shortly: who was told of a change would read what was there before it, and not look again."""
         waiter: Waiter = self._loop.create_future()
-        if self._loop.time() - self._known_at < FRESH and all(place in self._known for place in places):
-            waiter.set_result(work(self._known))
-            return waiter
         self._asked.append((work, waiter))
         if not self._reading:
             self._reading = True
@@ -56,8 +46,7 @@ class Shelf:
         if not asked:
             self._reading = False
             return
-        self._known, self._known_at = {}, self._loop.time()
-        reading = self._loop.run_in_executor(None, _do, [work for work, _ in asked], self._known)
+        reading = self._loop.run_in_executor(None, _do, [work for work, _ in asked])
         reading.add_done_callback(lambda done: self._end([waiter for _, waiter in asked], done))
 
     def _end(self, waiters: list[Waiter], done: asyncio.Future[list[Found | Exception]]) -> None:
@@ -78,7 +67,8 @@ def _tell(told: deque[tuple[Waiter, Found | Exception]]) -> None:
         asyncio.get_running_loop().call_soon(_tell, told)
 
 
-def _do(asked: list[Work], known: Known) -> list[Found | Exception]:
+def _do(asked: list[Work]) -> list[Found | Exception]:
+    known: Known = {}
     done: list[Found | Exception] = []
     for work in asked:
         try:
