@@ -114,6 +114,8 @@ def providers() -> list[tuple[int, int, dict[str, Any]]]:
                        (f"count by (provider) ({overdue})", "{{provider}} due")])),
         (12, 6, panel("timeseries", "Breaker", "", [(of(catalogue.BREAKER_OPEN), "{{provider}} open"),
                       (f"increase({of(catalogue.BREAKER_OPENED)}[{RANGE}])", "{{provider}} opened")])),
+        (24, 6, panel("timeseries", "The register", "Grants that were entered in bulk.",
+                      [(of(catalogue.REGISTER), "{{standing}}")])),
     ]  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import math
 import shutil
 import subprocess
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,11 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 
 from rotator.core import errors, events
 from rotator.core.grants import OutcomeClass
-from rotator.core.health import GrantHealth, Health, ProviderHealth, State, TargetHealth
+from rotator.core.health import Census, GrantHealth, Health, ProviderHealth, State, TargetHealth
 from rotator.core.policy import Moment
 from rotator.drivers import vault
 from rotator.frontends import metrics
-from rotator.frontends.metrics import Metrics, Sources, catalogue, exposition, grants, process
+from rotator.frontends.metrics import Metrics, Sources, catalogue, counts, exposition, grants, process
 from rotator.lab import world
 
 NOW = datetime(2026, 11, 23, 4, 5, 6, 789000, tzinfo=UTC)
@@ -51,8 +51,8 @@ def grant(name: str = "billing", state: State = State.FRESH, **changes: Any) -> 
     return GrantHealth(**{**given, **changes})
 
 
-def snapshot(*shown: GrantHealth, gates: Iterable[ProviderHealth] = ()) -> Health:
-    return Health(NOW, shown or (grant(),), providers=tuple(gates))
+def snapshot(*shown: GrantHealth, gates: Iterable[ProviderHealth] = (), register: Census | None = None) -> Health:
+    return Health(NOW, shown or (grant(),), providers=tuple(gates), register=register)
 
 
 def page(*told: events.Event, of: Health | None = None, accept: str = "", **more: Any) -> str:
@@ -116,7 +116,7 @@ FULL = {
         grant(), grant("crm", State.LATCHED, due_at=None, published=False, failures=2),
         grant("new", State.EMPTY, issued_at=None, expires_at=None, refreshed_at=None, refresh_ends_at=None,
               passwords_left=None, published=False),
-        gates=[ProviderHealth("omnifund", 3, 2, True)],
+        gates=[ProviderHealth("omnifund", 3, 2, True)], register=Census(total=9, valid=7, resting=1, overdue=2),
     ),
     "sources": Sources(
         dropped=lambda: {"log": 5, "metrics": 0}, notify_errors=lambda: 2,
@@ -348,11 +348,32 @@ def test_however_many_are_ill_the_series_are_bounded() -> None:
     assert series(3000) == series(grants.MOST_SHOWN + 1)
 
 
+def test_grants_that_come_and_go_by_the_hundred_thousand_are_counted_in_sum_alone() -> None:
+    async def story() -> None:
+        served = Metrics("1", world.VirtualClock(), Sources())
+        for number in range(counts.MOST + 500):
+            served(replace(rotated(), grant=f"g{number}"))
+            served(replace(delivered(), grant=f"g{number}"))
+        kept = served._counts
+        assert len(kept.exchanges) == len(kept.publications) == len(kept.published_at) == counts.MOST
+        assert sum(map(sum, kept.by_provider.values())) == sum(map(sum, kept.by_kind.values())) == counts.MOST + 500
+
+    world.run(story)
+
+
+def test_the_register_is_told_in_numbers_and_not_at_all_where_it_is_empty() -> None:
+    text = page(of=snapshot(register=Census(total=9, valid=7, resting=1, overdue=2)))
+    told = {one: value(text, "rotator_register_grants", standing=one) for one in catalogue.STANDINGS}
+    assert told == {"total": 9, "valid": 7, "resting": 1, "overdue": 2}
+    assert "rotator_register_grants{" not in page(of=snapshot(register=Census(0, 0, 0, 0)))
+
+
 def test_no_label_but_those_of_the_catalogue_and_no_value_but_names_and_words() -> None:
     text = full("")
     words = {
         *catalogue.STATES, *catalogue.OUTCOMES, *catalogue.PUBLISHED, *catalogue.JUMPS, *catalogue.LOGINS,
-        *catalogue.OPERATIONS, *catalogue.CODES, "billing", "crm", "new", "omnifund", "app", "file", "log", "metrics",
+        *catalogue.OPERATIONS, *catalogue.CODES, *catalogue.STANDINGS,
+        "billing", "crm", "new", "omnifund", "app", "file", "log", "metrics",
         "default", "1.2.3",
     }  # fmt: skip
     for name, labels in read(text):

@@ -85,7 +85,7 @@ class Metrics:
 
     def _pieces(self, snapshot: Health, openmetrics: bool) -> Iterator[str]:
         yield from Page(snapshot, self._counts, self._per_grant_up_to, openmetrics).pieces()
-        for family, lines in self._daemon():
+        for family, lines in (*_register(snapshot), *self._daemon()):
             yield head(family, openmetrics)
             yield from lines
         if openmetrics:
@@ -125,6 +125,14 @@ class Metrics:
             for code in catalogue.CODES
         }
         yield catalogue.VAULT_REQUESTS, _each(catalogue.VAULT_REQUESTS, requests)
+
+
+def _register(snapshot: Health) -> Iterator[tuple[Family, Iterable[str]]]:
+    """The grants that come and go have no series of their own."""
+    census = snapshot.register
+    if census is not None and census.total:
+        counted = {(standing,): getattr(census, standing) for standing in catalogue.STANDINGS}
+        yield catalogue.REGISTER, _each(catalogue.REGISTER, counted)
 
 
 def _each(family: Family, values: Mapping[Any, float]) -> list[str]:

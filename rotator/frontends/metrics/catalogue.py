@@ -103,6 +103,13 @@ BREAKER_OPENED = Family(
     "rotator_provider_breaker_opened_total", COUNTER, ("provider",), "How often that breaker opened."
 )  # fmt: skip
 
+REGISTER = Family(
+    "rotator_register_grants", GAUGE, ("standing",),
+    "Grants of the store's register: all of them (total), those with a valid token, waiting for a person, and due for "
+    "more than a minute. Absent where there are none.",
+)  # fmt: skip
+STANDINGS = ("total", "valid", "resting", "overdue")
+
 # --- how long things took ---------------------------------------------------------------------------------------
 
 SAVE_SECONDS = Family(

@@ -13,6 +13,9 @@ from rotator.frontends.metrics.exposition import Histogram
 
 _OUTCOME = {word: number for number, word in enumerate(catalogue.OUTCOMES)}
 _GRANTED = _OUTCOME[OutcomeClass.GRANTED.value]
+MOST = 20_000
+"""So many grants, and so many targets, are counted one by one; of more (those of a register come by the hundred
+thousand) only the sums."""
 _DELIVERED, _REPAIRED, _FAILED = range(3)
 
 
@@ -68,7 +71,8 @@ class Counts:
     def _exchange(self, event: events.ExchangeEnded) -> None:
         word = event.cls if isinstance(event, events.ExchangeFailed | events.Latched) else None
         number = _GRANTED if word is None else _OUTCOME[word]
-        self.exchanges[event.grant][number] += 1
+        if event.grant in self.exchanges or len(self.exchanges) < MOST:
+            self.exchanges[event.grant][number] += 1
         if event.provider is None:
             return
         self.by_provider[event.provider][number] += 1
@@ -79,7 +83,8 @@ class Counts:
 
     def _settled(self, event: events.TargetSettled) -> None:
         self._published(event, event.kind, _REPAIRED if isinstance(event, events.Repaired) else _DELIVERED)
-        self.published_at[event.grant, event.target] = event.at.timestamp()
+        if (event.grant, event.target) in self.publications:
+            self.published_at[event.grant, event.target] = event.at.timestamp()
         if event.kind is None:
             return
         if event.took is not None:
@@ -88,7 +93,8 @@ class Counts:
             self.readable_seconds[event.kind].observe(event.since_answer.total_seconds())
 
     def _published(self, event: events.TargetEvent, kind: str | None, outcome: int) -> None:
-        self.publications[event.grant, event.target][outcome] += 1
+        if (event.grant, event.target) in self.publications or len(self.publications) < MOST:
+            self.publications[event.grant, event.target][outcome] += 1
         if kind is not None:
             self.by_kind[kind][outcome] += 1
 
