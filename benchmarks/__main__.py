@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import bars, figures, fleet, many, provider, publishing, rotations, scraping, verdict, window
+from benchmarks import bars, figures, fleet, many, provider, publishing, register, rotations, scraping, verdict, window
 from rotator import __version__
 
 ROUNDS, ROTATIONS, SETTLE, WATCH = 11, 300, 20.0, 60.0
@@ -19,6 +19,7 @@ BLOCKS, BESIDE, TURNS = 11, 200, 3
 SCRAPES, ORDERS = 11, 100
 LOOKED_AT, LOOKS = (1_000, 100_000), 51
 GRANTS, FLEET_SPAN = 200, 30.0
+REGISTERED = 100_000
 
 
 def main(argv: Sequence[str]) -> int:
@@ -38,6 +39,7 @@ def main(argv: Sequence[str]) -> int:
             "verdict",
             "scrape",
             "fleet",
+            "register",
         ),
         help="one part alone",
     )
@@ -59,7 +61,11 @@ def main(argv: Sequence[str]) -> int:
     if asked.only in (None, "many"):
         _tell("many grants")
         rows += many.rows(many.measure())
-    if asked.only in ("peers", "many"):
+    if asked.only == "register":
+        # Minutes of filling and starting: only where somebody asks for it.
+        _tell(f"register of {REGISTERED} grants")
+        rows += register.rows(register.measure(REGISTERED, 60.0))
+    if asked.only in ("peers", "many", "register"):
         _print(rows, tables)
         return 0
     with provider.serve() as served, openbao.dev() as server:
