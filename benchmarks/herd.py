@@ -18,7 +18,7 @@ from typing import TextIO
 from rotator.core import events, tokens
 from rotator.core.grants import Grant
 from rotator.core.policy import Rules
-from rotator.core.ports import Clock, Delivery, Dice, Enrolment, Publisher
+from rotator.core.ports import Clock, Delivery, Dice, Enrolment, Entry, Publisher
 from rotator.core.pressure import Limits
 from rotator.core.tokens import AccessToken, Secret
 from rotator.drivers import clock, files, http, oauth, secrets, sqlite, watch
@@ -60,7 +60,9 @@ class Round:
 
 
 class Roster:
-    """The port `ports.Roster`."""
+    """The port `ports.Roster`; nobody stands in the register."""
+
+    providers: tuple[str, ...] = ()
 
     def __init__(self, shape: Shape, key: bytes) -> None:
         self._client = http.HttpxClient(ca_file=shape.ca_file)
@@ -72,6 +74,9 @@ class Roster:
 
     def enrolments(self) -> dict[str, Enrolment]:
         return self._enrolments
+
+    def enrolment_of(self, entry: Entry) -> Enrolment:
+        raise NotImplementedError
 
     def publisher_at(self, location: str) -> Publisher | None:
         return None

@@ -16,8 +16,8 @@ from rotator.core.health import Health, Margin, TargetHealth
 from rotator.core.policy import Rules
 from rotator.core.ports import Enrolment
 from rotator.core.tokens import AccessToken, Secret
-from rotator.engine.delivery import Courier
-from rotator.engine.desks import Board, Desk
+from rotator.engine.board import Board, Desk
+from rotator.engine.courier import Courier
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
