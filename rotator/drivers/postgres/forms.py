@@ -3,38 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from datetime import datetime
-from typing import Protocol
 
 from rotator.core import records
-from rotator.core.errors import Misconfigured, StateDamaged
+from rotator.core.errors import StateDamaged
 from rotator.core.grants import Grant
-
-
-class Seal(Protocol):
-    """See `rotator.drivers.seal.Seal`."""
-
-    async def prepare(self, records: Iterable[str], *, anew: bool = False) -> None: ...
-
-    def close(self, record: str, about: str) -> str: ...
-
-    def open(self, record: str, about: str) -> str: ...
-
-
-class Unsealed:
-    """Records as they are. What was sealed is not taken for damage."""
-
-    async def prepare(self, records: Iterable[str], *, anew: bool = False) -> None:
-        pass
-
-    def close(self, record: str, about: str) -> str:
-        return record
-
-    def open(self, record: str, about: str) -> str:
-        if record.startswith('{"sealed":'):
-            raise Misconfigured("the state is sealed", mend="set state.seal to the key that sealed it")
-        return record
+from rotator.core.sealing import Seal, Unsealed
 
 
 class Forms:

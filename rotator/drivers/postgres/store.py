@@ -12,8 +12,9 @@ from rotator.core.errors import Overtaken, Unavailable
 from rotator.core.grants import Grant
 from rotator.core.policy import Moment
 from rotator.core.ports import Clock, Delivery, Dice, Lease
+from rotator.core.sealing import Seal
 from rotator.drivers.postgres import writing
-from rotator.drivers.postgres.forms import Forms, Seal
+from rotator.drivers.postgres.forms import Forms
 from rotator.drivers.postgres.link import Address, Rows, Statement
 from rotator.drivers.postgres.parts import Parts
 

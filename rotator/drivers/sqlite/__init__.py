@@ -18,13 +18,13 @@ from rotator.core.errors import Overtaken, Unavailable
 from rotator.core.grants import Grant
 from rotator.core.policy import Moment
 from rotator.core.ports import Clock, Delivery, Dice, Lease
+from rotator.core.sealing import Seal, Unsealed
 from rotator.drivers.sqlite import rows, schema
 from rotator.drivers.sqlite.folder import Lock, database_of, folder_of, holder, make
 from rotator.drivers.sqlite.quiet import Quiet
 from rotator.drivers.sqlite.register import SqliteRegister
 from rotator.drivers.sqlite.reset import reset
 from rotator.drivers.sqlite.room import Reserve
-from rotator.drivers.sqlite.sealing import Seal, Unsealed
 from rotator.drivers.sqlite.writer import Kind, Writer
 
 __all__ = ["Lock", "SqliteStore", "folder_of", "holder", "make", "reset"]

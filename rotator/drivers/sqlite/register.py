@@ -13,7 +13,7 @@ from rotator.core import records
 from rotator.core.health import Census, Listed
 from rotator.core.ports import Entry
 from rotator.core.pressure import Line
-from rotator.drivers.sqlite.sealing import Seal
+from rotator.core.sealing import Seal
 
 T = TypeVar("T")
 

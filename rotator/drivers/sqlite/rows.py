@@ -12,8 +12,8 @@ from rotator.core import pressure, records
 from rotator.core.errors import StateDamaged, Unavailable
 from rotator.core.grants import Grant
 from rotator.core.ports import Delivery, Dice
+from rotator.core.sealing import Seal
 from rotator.drivers.sqlite import register, room
-from rotator.drivers.sqlite.sealing import Seal
 
 KEY_NAMES = 3  # of at least 96 bits each: more than the 256 that the key keeps
 

@@ -1,4 +1,4 @@
-"""What closes records at rest, as this store sees it."""
+"""What closes records at rest, as every store sees it."""
 
 from __future__ import annotations
 
