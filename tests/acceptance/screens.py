@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import os
 import pty
@@ -30,7 +31,9 @@ class Terminal:
         )  # fmt: skip
         os.close(theirs)
         self._raw = bytearray()
-        self._thread = threading.Thread(target=self._read)
+        # A test that fails does not come to the end of it.
+        atexit.register(self.popen.kill)
+        self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
     def _read(self) -> None:
@@ -72,7 +75,8 @@ class Pipe:
         self.out: list[str] = []
         self.err: list[str] = []
         pairs = ((self.popen.stdout, self.out), (self.popen.stderr, self.err))
-        self._threads = [threading.Thread(target=self._read, args=pair) for pair in pairs]
+        atexit.register(self.popen.kill)
+        self._threads = [threading.Thread(target=self._read, args=pair, daemon=True) for pair in pairs]
         for thread in self._threads:
             thread.start()
 
