@@ -93,6 +93,11 @@ def read(config: Path | None, environ: Mapping[str, str], *, check: bool = True,
     return Plan(loaded, environ, config, tuple(warnings))
 
 
+def locate(config: Path | None, environ: Mapping[str, str]) -> Plan:
+    """A plan that knows where the state is, and nothing else (see `settings.of_state`)."""
+    return Plan(settings.of_state(settings.find(environ, config), environ), environ, config)
+
+
 def check_entry(plan: Plan, name: str, table: Mapping[str, Any]) -> None:
     """Raises Misconfigured where a grant cannot stand in the register of this configuration."""
     settings.registered.from_table(plan.settings, name, table)

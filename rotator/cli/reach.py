@@ -5,18 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from rotator.core.errors import Misconfigured
 from rotator.frontends.control import Client
 
 
 def client(config: Path | None, environ: Mapping[str, str]) -> Client:
-    """Raises Misconfigured where the configuration has to be read and is bad."""
+    """Raises Misconfigured where the configuration has to be read and is bad, and no daemon goes on all the same."""
     found = nearest(environ) if config is None else None
-    if found is None:
-        # Where the state lies is for the configuration to say; reading that costs a quarter of a second.
-        from rotator import assembly
+    if found is not None:
+        return found
+    # Where the state lies is for the configuration to say; reading that costs a quarter of a second.
+    from rotator import assembly
 
-        found = assembly.client(assembly.read(config, environ, check=False))
-    return found
+    try:
+        return assembly.client(assembly.read(config, environ, check=False))
+    except Misconfigured:
+        # Somebody may be editing it, or a drop-in: the daemon works by what was good before.
+        found = assembly.client(assembly.locate(config, environ))
+        if not found.answers():
+            raise
+        return found
 
 
 def nearest(environ: Mapping[str, str]) -> Client | None:

@@ -32,7 +32,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from rotator.core.errors import Misconfigured
-from rotator.settings import advice, checks, discovered, problems, registered, shape, sources
+from rotator.settings import advice, checks, discovered, documents, problems, registered, shape, sources
 from rotator.settings.addresses import Address
 from rotator.settings.documents import DROP_INS
 from rotator.settings.entries import VaultPath, state_entry, vault_field
@@ -61,6 +61,7 @@ __all__ = [
     "effective",
     "find",
     "load",
+    "of_state",
     "references",
     "registered",
     "state_entry",
@@ -129,6 +130,20 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Loaded:
     if not settings.grants and settings.discovery.vault is None:
         warnings.append("no grant is configured; add [grants.NAME] with provider and client_id")
     return Loaded(settings, path, layers.sources(), tuple(warnings))
+
+
+def of_state(path: Path | None, environ: Mapping[str, str]) -> Loaded:
+    """Where the state is, and nothing else: for who looks for a daemon that goes on although its configuration is bad
+    by now. Raises Misconfigured where even that cannot be read."""
+    data = {} if path is None else documents.alone(path).data
+    table = data.get("state")
+    written = table.get("url") if isinstance(table, dict) else None
+    url = environ.get(f"{sources.PREFIX}STATE__URL") or written
+    given: dict[str, Any] = {} if url is None else {"state": {"url": url}}
+    try:
+        return Loaded(Settings(**given), path, {})
+    except ValidationError:
+        raise Misconfigured("state.url is not usable") from None
 
 
 def references(settings: Settings) -> Iterator[tuple[str, SecretReference]]:

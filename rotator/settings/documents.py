@@ -70,6 +70,11 @@ def read(path: FilePath) -> File:
     return File(path, {**file.data, "grants": {**grants, **added}}, file.lines, parts)
 
 
+def alone(path: FilePath) -> File:
+    """The file without its drop-ins. Raises Misconfigured."""
+    return _parse(path)
+
+
 def drop_ins(path: FilePath) -> Iterator[FilePath]:
     """The drop-ins of a configuration file, by name. Hidden files are none: an editor keeps its copies there, and
     whoever writes one safely renames it into place."""

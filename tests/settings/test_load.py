@@ -278,3 +278,15 @@ def test_a_named_file_that_is_not_there_is_an_error_and_so_is_a_folder(tmp_path:
 def test_the_debug_switch_of_pydantic_settings_is_refused_as_it_logs_secrets() -> None:
     with pytest.raises(Misconfigured, match="PYDANTIC_SETTINGS_DEBUG is set: it logs every secret; unset it"):
         settings.load(None, {"PYDANTIC_SETTINGS_DEBUG": "1"})
+
+
+def test_where_the_state_is_can_be_told_although_everything_else_is_wrong(tmp_path: Path) -> None:
+    path = write(tmp_path, '[state]\nurl = "sqlite:/srv/state.db"\n[grants.billing]\nclientid = 1\n')
+    assert settings.of_state(path, {}).settings.state.url == "sqlite:/srv/state.db"
+    there = {"ROTATOR_STATE__URL": "vault:secret/rotator"}
+    assert settings.of_state(path, there).settings.state.url == "vault:secret/rotator"
+    assert settings.of_state(write(tmp_path, "[grants.billing]\n"), {}).settings.state.url == "sqlite:state.db"
+    with pytest.raises(Misconfigured, match="not valid TOML"):
+        settings.of_state(write(tmp_path, "[state\n"), {})
+    with pytest.raises(Misconfigured, match=r"state\.url is not usable"):
+        settings.of_state(write(tmp_path, "[state]\nurl = 7\n"), {})
