@@ -9,18 +9,26 @@ VENV   ?= .venv
 SEEDS  ?= 20000
 BIN    := $(VENV)/bin
 
-.PHONY: demo test faults booted container browser deb soak bench docs lint types contracts check requirements clean
+.PHONY: demo test test-judgement test-processes test-parts faults booted container browser deb soak bench docs lint types contracts check requirements clean
 
 demo: $(VENV)/.run
 	$(BIN)/rotator demo
 
+# In three parts, two at a time: most of what the real processes take is waiting for each other.
 test: $(VENV)/.test
+	$(MAKE) --no-print-directory --output-sync=target -j2 test-judgement test-processes test-parts
+
+test-judgement:
 	$(BIN)/python -m coverage erase
 	$(BIN)/python -m coverage run -m pytest tests/core tests/engine $(PYTEST)
 	$(BIN)/python -m coverage combine -q
 	$(BIN)/python -m coverage report --skip-covered --include='rotator/core/*,rotator/engine/*' --fail-under=95
-	$(BIN)/python -m pytest --ignore=tests/core --ignore=tests/engine --ignore=tests/faults --ignore=tests/booted \
-		--ignore=tests/container --ignore=tests/browser $(PYTEST)
+
+test-processes:
+	$(BIN)/python -m pytest tests/acceptance $(PYTEST)
+
+test-parts:
+	$(BIN)/python -m pytest $(patsubst %,--ignore=tests/%,core engine acceptance faults booted container browser) $(PYTEST)
 
 # Real faults of the machine on the real process: root, mounts, a tracer. The subset that stands for all.
 faults: $(VENV)/.test
