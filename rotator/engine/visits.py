@@ -56,6 +56,8 @@ class Visits:
         self._cursor = ""
         self._count_at: datetime | None = None
         self._strolled: timedelta | None = None
+        # Nobody stands in it: then nothing is asked of it, until somebody is entered (by us: others may not write).
+        self._vacant = False
         self.walked = tools.store.register is None
         self.census: Census | None = None
 
@@ -84,7 +86,7 @@ class Visits:
     async def due(self, now: datetime) -> list[Desk]:
         """Those that are due, at their desks. Raises what the store raises."""
         register, roster = self.register, self._roster
-        if register is None or roster is None:
+        if register is None or roster is None or self._vacant:
             return []
         spare = len(self._refused)
         rooms = {(name, line): room + spare for name in roster.providers for line, room in ROOM.items()}
@@ -93,7 +95,7 @@ class Visits:
         return [desk for name in names if (desk := self._desks.get(name)) is not None]
 
     async def next_due(self, after: datetime) -> datetime | None:
-        if self.register is None or self._roster is None:
+        if self.register is None or self._roster is None or self._vacant:
             return None
         return await self.register.next_due(after, self._roster.providers)
 
@@ -175,7 +177,7 @@ class Visits:
     def stroll(self, moment: Moment, every: timedelta) -> None:
         """Go on with the walk, once in each ``every``."""
         since = None if self._strolled is None else moment.boottime - self._strolled
-        if self.register is None or (since is not None and policy.ZERO <= since < every):
+        if self.register is None or self._vacant or (since is not None and policy.ZERO <= since < every):
             return
         if self._crew.start(("walk",), partial(self.walk, every)) is not None:
             self._strolled = moment.boottime
@@ -189,6 +191,7 @@ class Visits:
                 page = await self._look(PAGE if not self.walked else min(PAGE, left))
                 left -= len(page)
                 if not page:
+                    self._vacant = not self._cursor
                     self._cursor = ""
                     if not self.walked:
                         self.walked = True
@@ -235,6 +238,7 @@ class Visits:
                     f"{entry.name} is a grant of the configuration",
                     mend="rename one of the two; the configuration counts",
                 )
+        self._vacant = False
         await register.enter(entries)
         for entry in entries:
             self._refused.pop(entry.name, None)

@@ -15,6 +15,8 @@ from typing import Any
 
 from tests.acceptance.stage import PATIENCE, Stage, wait_for
 
+# Whoever runs the tests in the background may ignore SIGINT, and a child would go on with that.
+INTERRUPTIBLE = ("env", "--default-signal=INT")
 # ECMA-48: control sequences.
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -26,7 +28,7 @@ class Terminal:
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         self.popen = subprocess.Popen(
-            stage.command(*words), env=stage.environ(**{"TERM": "xterm-256color", **environ}), cwd=stage.folder,
+            [*INTERRUPTIBLE, *stage.command(*words)], env=stage.environ(**{"TERM": "xterm-256color", **environ}), cwd=stage.folder,
             stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
         )  # fmt: skip
         os.close(theirs)
@@ -69,7 +71,7 @@ class Pipe:
 
     def __init__(self, stage: Stage, *words: str) -> None:
         self.popen = subprocess.Popen(
-            stage.command(*words), env=stage.environ(), cwd=stage.folder, stdin=subprocess.DEVNULL,
+            [*INTERRUPTIBLE, *stage.command(*words)], env=stage.environ(), cwd=stage.folder, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         self.out: list[str] = []

@@ -51,7 +51,7 @@ def _signal(folder: Path) -> Iterator[Harness]:
     ours, theirs = os.pipe()
     child = os.posix_spawn(
         "/bin/sh", ["sh", "-c", f"trap 'echo >> {folder}/heard' HUP; echo ready; while :; do sleep 0.01; done"], {},
-        file_actions=[(os.POSIX_SPAWN_DUP2, theirs, 1)],
+        file_actions=[(os.POSIX_SPAWN_DUP2, theirs, 1)], setsigdef=[signal.SIGHUP],
     )  # fmt: skip
     os.read(ours, 16)
     (folder / "pid").write_text(str(child))
