@@ -28,7 +28,8 @@ class Terminal:
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         self.popen = subprocess.Popen(
-            [*INTERRUPTIBLE, *stage.command(*words)], env=stage.environ(**{"TERM": "xterm-256color", **environ}), cwd=stage.folder,
+            [*INTERRUPTIBLE, *stage.command(*words)], cwd=stage.folder,
+            env=stage.environ(**{"TERM": "xterm-256color", **environ}),
             stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
         )  # fmt: skip
         os.close(theirs)
