@@ -40,7 +40,9 @@ class Form:
     fewest: int
 
 
-SHORT = Form(2, Wish(grants=100, lifetime=24.0, deadline=2.0, budget=8), 30.0, 2)
+# The lead (20 s) holds the end of a killed owner's lease (5 s), the pause of a daemon that stands still (6.7 s), a
+# refused refresh and the login after it; with less, an expired token would be the form's fault.
+SHORT = Form(2, Wish(grants=100, lifetime=40.0, deadline=2.0, budget=8, rotate_at=0.5), 45.0, 2)
 # Two thousand keep two processors busy; FLEET is for machines that have other things to do.
 WHOLE = Form(4, Wish(grants=int(os.environ.get("FLEET", "2000")), lifetime=60.0, deadline=5.0, budget=8), 180.0, 6)
 
