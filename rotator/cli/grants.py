@@ -51,9 +51,9 @@ def import_(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if arguments.dry_run:
         print(f"{count:,} grants are good; nothing was entered", file=sys.stderr)
         return 0
-    entered = 0
+    entered, way = 0, orders.Way(arguments.config, environ)
     for portion in _portions(_entries(path)):
-        orders.carry_out(plan, partial(_enter, portion), partial(_enter_alone, portion))
+        orders.carry_out(way, partial(_enter, portion), partial(_enter_alone, portion))
         entered += len(portion)
         show(f"{entered:,} of {count:,} entered")
     show("")
@@ -62,13 +62,13 @@ def import_(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def list_(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    plan = assembly.read(arguments.config, environ, check=False)
+    way = orders.Way(arguments.config, environ)
     after, left = arguments.after, arguments.limit
     if not arguments.json:
         print("GRANT\tPROVIDER\tGEN\tEXPIRES\tROTATES")
     while left > 0:
         size = min(left, PAGE)
-        page = orders.carry_out(plan, partial(_ask, after, size), partial(_look, after, size))
+        page = orders.carry_out(way, partial(_ask, after, size), partial(_look, after, size))
         for one in page["grants"]:
             if arguments.json:
                 print(json.dumps(one))
@@ -101,9 +101,9 @@ async def _look(after: str, size: int, daemon: Daemon) -> Document:
 
 
 def show(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    plan = assembly.read(arguments.config, environ, check=False)
+    way = orders.Way(arguments.config, environ)
     name = arguments.grant
-    document = orders.carry_out(plan, lambda client: client.show(name), lambda daemon: daemon.show(name))
+    document = orders.carry_out(way, lambda client: client.show(name), lambda daemon: daemon.show(name))
     if arguments.json:
         print(json.dumps(document, indent=2))
         return 0

@@ -10,10 +10,11 @@ import json
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from rotator import assembly
-from rotator.cli import secrets
+from rotator.cli import reach, secrets
 from rotator.core.errors import BadUsage, Transient, Unavailable
 from rotator.core.tokens import Secret
 from rotator.engine.daemon import Daemon
@@ -24,10 +25,10 @@ Document = dict[str, Any]
 
 
 def rotate(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    plan = assembly.read(arguments.config, environ, check=False)
     name, force = arguments.grant, arguments.force
+    way = Way(arguments.config, environ)
     document = carry_out(
-        plan, lambda client: client.rotate(name, force=force), lambda daemon: daemon.rotate(name, force)
+        way, lambda client: client.rotate(name, force=force), lambda daemon: daemon.rotate(name, force)
     )
     return _done(arguments, document)
 
@@ -45,7 +46,7 @@ def authorize(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     else:
         password = _ask(f"Password of {plan.settings.grants[name].username or 'the user'} for {name}: ")
     document = carry_out(
-        plan,
+        Way(arguments.config, environ),
         lambda client: client.authorize(name, password=password, refresh=refresh),
         lambda daemon: daemon.authorize(name, password, refresh),
     )
@@ -53,9 +54,9 @@ def authorize(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def retire(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    plan = assembly.read(arguments.config, environ, check=False)
     name = arguments.grant
-    document = carry_out(plan, lambda client: client.retire(name), lambda daemon: daemon.retire(name))
+    way = Way(arguments.config, environ)
+    document = carry_out(way, lambda client: client.retire(name), lambda daemon: daemon.retire(name))
     if arguments.json:
         _print(document)
     else:
@@ -65,10 +66,10 @@ def retire(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 def token(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """The access token alone on stdout, without a newline where stdout is no terminal."""
-    plan = assembly.read(arguments.config, environ, check=False)
     try:
-        document = assembly.client(plan).token(arguments.grant)
+        document = reach.client(arguments.config, environ).token(arguments.grant)
     except Unavailable:
+        plan = assembly.read(arguments.config, environ, check=False)
         document = asyncio.run(assembly.stored_token(plan, arguments.grant))
     if arguments.json:
         _print(document)
@@ -79,9 +80,8 @@ def token(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 def wait(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """0 as soon as every target of the grant holds a valid token, 75 where that took too long."""
-    plan = assembly.read(arguments.config, environ, check=False)
     name, limit = arguments.grant, assembly.span(arguments.timeout, "--timeout")
-    client, last = assembly.client(plan), "the daemon does not run"
+    client, last = reach.client(arguments.config, environ), "the daemon does not run"
     for _ in assembly.polls(limit, POLL):
         try:
             grants = client.health()["grants"]
@@ -97,16 +97,24 @@ def wait(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     )
 
 
-def carry_out(
-    plan: assembly.Plan, ask: Callable[[Client], Document], act: Callable[[Daemon], Awaitable[Document]]
-) -> Document:
-    """Ask the running daemon, or do it alone where none runs."""
-    client = assembly.client(plan)
-    if client.answers():
-        return ask(client)
+class Way:
+    """To the running daemon, and to what it would do where none runs. Raises Misconfigured as `reach.client` does."""
 
-    # Only who acts alone needs the secrets at hand; beside a daemon they are the daemon's.
-    checked = assembly.read(plan.config, plan.environ)
+    def __init__(self, config: Path | None, environ: Mapping[str, str]) -> None:
+        self.client = reach.client(config, environ)
+        self._config = config
+        self._environ = environ
+
+    def plan(self) -> assembly.Plan:
+        """Only who acts alone needs the secrets at hand; beside a daemon they are the daemon's."""
+        return assembly.read(self._config, self._environ)
+
+
+def carry_out(way: Way, ask: Callable[[Client], Document], act: Callable[[Daemon], Awaitable[Document]]) -> Document:
+    """Ask the running daemon, or do it alone where none runs."""
+    if way.client.answers():
+        return ask(way.client)
+    checked = way.plan()
 
     async def alone() -> Document:
         daemon = assembly.build(checked, log_level="warning").daemon

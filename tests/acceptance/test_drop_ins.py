@@ -30,6 +30,13 @@ def test_a_drop_in_that_comes_breaks_is_mended_and_goes(tmp_path: Path) -> None:
             path.write_text(whole.replace("client_id", "clientid"))
             wait_for(lambda: "grants.d/reports.toml:" in daemon.told, "a word about the broken one")
             assert stage.status()["grants"].keys() == {"billing", "reports"}
+            # At night, before anybody mends it, the rest can be looked after.
+            for words in (
+                ["rotate", "billing", "--force"],
+                ["token", "reports"],
+                ["wait", "reports", "--timeout", "9s"],
+            ):
+                assert stage.rotator(*words).returncode == 0, words
             path.write_text(whole)
             wait_for(lambda: daemon.told.count("configuration.reloaded") == 2, "the mended one")
             path.unlink()
