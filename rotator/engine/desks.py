@@ -134,12 +134,16 @@ class Desks:
         self._courier.take_in(enrolment, grant, marks, trusting=trusting)
         return desk
 
-    def remake(self, enrolments: Mapping[str, Enrolment]) -> None:
-        """Guests are enrolled in another way by now; what is in flight for them ends as it began."""
+    def remake(self, visiting: Mapping[str, tuple[Enrolment, Grant, bool]]) -> None:
+        """Guests are enrolled in another way by now; what is in flight for them ends as it began. What is known of one
+        by its enrolment counts where that is another client or user, and whether it is new."""
         now = self._tools.clock.now()
-        for name, enrolment in enrolments.items():
+        for name, (enrolment, known, anew) in visiting.items():
             if (old := self._guests.get(name)) is not None:
-                desk = self._guests[name] = replace(old, enrolment=enrolment, look_at=now)
+                desk = replace(old, enrolment=enrolment, look_at=now)
+                if old.grant.identity != known.identity:
+                    desk = replace(desk, grant=known, anew=anew, held_until=None, failures=0)
+                self._guests[name] = desk
                 self.mind(desk)
                 self._courier.remake(enrolment, desk.grant)
 

@@ -58,6 +58,7 @@ class Visits:
         self._strolled: timedelta | None = None
         # Nobody stands in it: then nothing is asked of it, until somebody is entered (by us: others may not write).
         self._vacant = False
+        self._entered = 0
         self.walked = tools.store.register is None
         self.census: Census | None = None
 
@@ -67,8 +68,9 @@ class Visits:
 
     # --- who comes ---------------------------------------------------------------------------------------------
 
-    async def use(self, roster: Roster) -> dict[str, Enrolment]:
-        """Work with another roster from now on: what it makes of those that are at desks."""
+    async def use(self, roster: Roster) -> dict[str, tuple[Enrolment, Grant, bool]]:
+        """Work with another roster from now on: what it makes of those that are at desks, what is known of each by it,
+        and whether that is new."""
         register, guests = self.register, list(self._desks.guests())
         self._refused = {}
         if register is None:
@@ -76,8 +78,9 @@ class Visits:
             return {}
         entries = await register.entries(guests)
         self._roster = roster
-        made = {entry.name: self._make(entry) for entry in entries}
-        return {name: enrolment for name, enrolment in made.items() if enrolment is not None}
+        made = [enrolment for entry in entries if (enrolment := self._make(entry)) is not None]
+        found = [await self._known(one, await self._tools.store.grant(one.name)) for one in made]
+        return {one.name: (one, *known) for one, known in zip(made, found, strict=True)}
 
     def go_back(self, roster: Roster) -> None:
         """The reload was none: what is made from now on is made by this one again."""
@@ -91,7 +94,8 @@ class Visits:
         spare = len(self._refused)
         rooms = {(name, line): room + spare for name in roster.providers for line, room in ROOM.items()}
         names = await register.due(now, rooms)
-        await self._admit(names, trusting=True)
+        # Before the first walk has been everywhere nobody knows what a reboot has left of it.
+        await self._admit(names, trusting=self.walked)
         return [desk for name in names if (desk := self._desks.get(name)) is not None]
 
     async def next_due(self, after: datetime) -> datetime | None:
@@ -167,7 +171,8 @@ class Visits:
             desk = self._desks.get(name)
             if desk is None or name in busy or name in self._hosted or self._turns.awaits(name):
                 continue
-            if desk.is_ahead or desk.is_held(now):
+            # How often it failed is known to its desk only: whoever came anew would be tried again at once, for ever.
+            if desk.is_ahead or desk.is_held(now) or desk.failures:
                 continue
             if len(guests) > CROWD or self._desks.is_settled(name):
                 self._desks.let_go(name)
@@ -188,10 +193,11 @@ class Visits:
         try:
             await self._count()
             while left > 0 or not self.walked:
+                entered = self._entered
                 page = await self._look(PAGE if not self.walked else min(PAGE, left))
                 left -= len(page)
                 if not page:
-                    self._vacant = not self._cursor
+                    self._vacant = not self._cursor and entered == self._entered
                     self._cursor = ""
                     if not self.walked:
                         self.walked = True
@@ -238,12 +244,14 @@ class Visits:
                     f"{entry.name} is a grant of the configuration",
                     mend="rename one of the two; the configuration counts",
                 )
-        self._vacant = False
         await register.enter(entries)
+        # After the write: a walk that had asked before it may have found nobody.
+        self._vacant = False
+        self._entered += 1
         for entry in entries:
             self._refused.pop(entry.name, None)
         found = await asyncio.gather(*(rotation.enrol(enrolment, self._tools) for enrolment in made))
-        self._desks.remake({enrolment.name: enrolment for enrolment in made})
+        self._desks.remake({one.name: (one, *known) for one, known in zip(made, found, strict=True)})
         await self._wake([grant.name for grant, anew in found if anew or grant.due_at is None])
         self._count_at = None
         self._ring()

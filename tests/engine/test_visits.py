@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
-from rotator.core.errors import BadUsage, Misconfigured
-from rotator.core.grants import OutcomeClass
+from rotator.core import events
+from rotator.core.errors import BadUsage, Misconfigured, Unavailable
+from rotator.core.grants import Grant, OutcomeClass
+from rotator.core.health import Listed
 from rotator.core.ports import Enrolment, Entry
 from rotator.core.pressure import Limits, Line
 from rotator.core.publication import Publication
@@ -306,3 +310,89 @@ def test_a_clock_that_went_back_makes_every_expiry_doubtful() -> None:
         assert not any(grant.unproven for grant in stage.stored())
 
     play(story)
+
+
+def test_a_guest_that_is_entered_for_another_user_while_it_is_at_its_desk_gets_a_grant_of_its_own() -> None:
+    async def story() -> None:
+        stage = Registry()
+        place = stage.places["a"] = world.MemoryPublisher("memory:a", error=Misconfigured("the folder is gone"))
+        async with stage.play() as daemon:
+            await stage.pass_time(SECOND)
+            await daemon.enter(entries(["a"]))
+            await stage.pass_time(MINUTE)
+            assert at_desks(daemon) == {"a"}, "its target takes nothing"
+            (before,) = (one for one in stage.stored() if one.name == "a")
+            await daemon.enter(entries(["a"], text="other"))
+            await stage.pass_time(MINUTE)
+            place.error = None
+            await stage.pass_time(2 * HOUR)
+            (after,) = (one for one in stage.stored() if one.name == "a")
+            assert after.lineage != before.lineage
+            assert place.holds is not None and place.holds.lineage == after.lineage
+            assert {one.lineage for one in place.history} == {after.lineage}, "what the other user got is for nobody"
+            assert len(stage.exchanges()) < 10
+
+    world.run(story)
+
+
+def test_a_walk_that_found_nobody_does_not_overlook_who_is_entered_meanwhile() -> None:
+    async def story() -> None:
+        stage = Registry()
+        register = stage.store.register
+        page, goes_on = register.page, asyncio.Event()
+
+        async def slow(after: str, limit: int) -> Sequence[Listed]:
+            found = await page(after, limit)
+            await goes_on.wait()
+            return found
+
+        register.page = slow
+        async with stage.play() as daemon:
+            await stage.pass_time(SECOND)
+            await daemon.enter(entries(["a"]))
+            goes_on.set()
+            await stage.pass_time(5 * HOUR)
+            assert is_valid(stage.places["a"], stage.clock.now())
+
+    world.run(story)
+
+
+def test_a_restart_publishes_what_is_stored_of_those_that_are_due_already() -> None:
+    async def story() -> None:
+        stage = Registry()
+        async with stage.play() as daemon:
+            await stage.pass_time(SECOND)
+            await daemon.enter(entries(names(20)))
+            await stage.pass_time(MINUTE)
+        for place in stage.places.values():
+            place.holds = None
+        await stage.pass_time(max(one.due_at for one in stage.stored() if one.due_at) - stage.clock.now() + SECOND)
+        stage.provider.override = [failing(OutcomeClass.BUSY) for _ in range(10_000)]
+        async with stage.play():
+            await stage.pass_time(3 * SECOND)
+            assert all(is_valid(stage.places[name], stage.clock.now()) for name in names(20))
+
+    world.run(story)
+
+
+def test_who_fails_before_anything_is_spent_is_tried_ever_more_slowly() -> None:
+    async def story() -> None:
+        stage = Registry()
+        async with stage.play() as daemon:
+            await stage.pass_time(SECOND)
+            await daemon.enter(entries(["a"]))
+            await stage.pass_time(MINUTE)
+            save = stage.store.save
+
+            async def full(grant: Grant, **how: Any) -> None:
+                if grant.intent is not None:
+                    raise Unavailable("the disk is full")
+                await save(grant, **how)
+
+            stage.store.save = full
+            await stage.pass_time(50 * MINUTE)
+            stage.told.clear()
+            await stage.pass_time(HOUR)
+            assert sum(isinstance(one, events.StoreTroubled) for one in stage.told) < 10
+
+    world.run(story)
