@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import re
+import stat
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -84,7 +85,9 @@ def pieces(wanted: Wanted, form: Form, config: Path, manifest: Path, environ: Ma
         raise Misconfigured(f"{config} cannot be read: {error}", mend="name another by --config") from None
     text = (before.rstrip() + "\n\n" if before.strip() else "") + section(wanted, form, folder)
     _check(wanted, config, text, environ)
-    return [*found, Piece(config, text.encode(), 0o644)]
+    # One that is there may hold literal secrets, and its owner has said who may read it.
+    mode = stat.S_IMODE(config.stat().st_mode) if before else 0o644
+    return [*found, Piece(config.resolve() if config.is_symlink() else config, text.encode(), mode)]
 
 
 def section(wanted: Wanted, form: Form, folder: Path) -> str:
@@ -158,6 +161,10 @@ def write(found: Sequence[Piece], *, force: bool) -> None:
             with os.fdopen(descriptor, "wb") as handle:
                 handle.write(piece.content)
                 handle.flush()
+                if piece.path.exists():
+                    there = piece.path.stat()
+                    with suppress(PermissionError):
+                        os.fchown(descriptor, there.st_uid, there.st_gid)
                 os.fchmod(descriptor, piece.mode)
                 os.fsync(descriptor)
         for fresh, path in waiting:

@@ -24,7 +24,9 @@ from tests.drivers.far_end import (
 )
 
 
-def through(proxy_play: Play, target: str = "http", environment: bool = False) -> tuple[HttpAnswer, FarEnd]:
+def through(
+    proxy_play: Play, target: str = "http", environment: bool = False, seconds: int = 5
+) -> tuple[HttpAnswer, FarEnd]:
     async def run() -> tuple[HttpAnswer, FarEnd]:
         async with far_end(proxy_play, read=target == "http") as end:
             url = f"http://user:{SECRET}@127.0.0.1:{end.port}"
@@ -33,7 +35,7 @@ def through(proxy_play: Play, target: str = "http", environment: bool = False) -
             os.environ["HTTP_PROXY"] = url
             try:
                 request = HttpRequest("POST", f"{target}://provider.invalid/token", body=b"x")
-                return await client.send(request, deadline=timedelta(seconds=5)), end
+                return await client.send(request, deadline=timedelta(seconds=seconds)), end
             finally:
                 del os.environ["HTTP_PROXY"]
                 os.environ.update({name: value for name, value in kept.items() if value is not None})
@@ -77,6 +79,25 @@ def test_a_proxy_that_breaks_off_counts_as_written() -> None:
     answer, _ = through(says())
     assert (answer.reach, answer.status) == (Reach.WRITTEN, None)
     assert answer.failure in ("reset", "protocol")
+
+
+@pytest.mark.parametrize("opens", [b"", b"HTTP/1.1 200 Connected\r\n\r\n"], ids=["tunnel", "handshake"])
+def test_a_tunnel_that_is_not_opened_in_time_is_nothing_sent(opens: bytes) -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(opens)
+        await reader.read()
+
+    answer, _ = through(silent, "https", seconds=1)
+    expect(answer, Reach.NOTHING, "timeout")
+
+
+def test_a_proxy_that_keeps_silent_on_a_request_counts_as_written() -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    answer, _ = through(silent, seconds=1)
+    expect(answer, Reach.WRITTEN, "timeout")
 
 
 def test_a_proxy_that_is_away_is_nothing_sent() -> None:

@@ -23,7 +23,7 @@ from rotator.core.health import GrantHealth, Health, Pulse, State, TargetHealth
 from rotator.core.tokens import Secret
 from rotator.frontends.http.application import Sources, is_own
 from rotator.frontends.http.history import History
-from rotator.frontends.http.server import Place, Server
+from rotator.frontends.http.server import PATIENCE, Place, Server
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -47,6 +47,7 @@ class Shown:
 
     health: Health = field(default_factory=lambda: Health(NOON, (FRESH,), BEATS, started=True))
     token: str = ""
+    token_fails: errors.RotatorError | None = None
     metrics: Any = None
     fails: Exception | None = None
     defects: list[str] = field(default_factory=list)
@@ -58,6 +59,8 @@ class Shown:
         return self.health
 
     async def read_token(self) -> Secret:
+        if self.token_fails is not None:
+            raise self.token_fails
         return Secret(self.token)
 
     def sources(self) -> Sources:
@@ -246,6 +249,15 @@ def test_with_a_token_a_stranger_gets_the_bare_answers_of_probes_only() -> None:
             assert ask("/nothing", Authorization=right).status == 404
 
 
+def test_a_token_that_cannot_be_read_fails_no_probe_and_tells_no_stranger_where_it_is() -> None:
+    gone = errors.Unavailable("http.token: /run/secrets/t is missing")
+    with serving(Shown(whole(FRESH), token="s3cret-t0ken", token_fails=gone)) as ask:
+        for path in ("/livez", "/readyz"):
+            assert ask(path, Authorization="Bearer s3cret-t0ken").status == 200, path
+        refused = ask("/", Authorization="Bearer s3cret-t0ken")
+        assert refused.status == 503 and "/run" not in refused.text
+
+
 def test_a_defect_is_told_by_its_class_and_shows_nothing() -> None:
     shown = Shown(fails=ValueError("c4n4ry"))
     with serving(shown) as ask:
@@ -353,3 +365,14 @@ def test_who_connects_and_stays_open_does_not_hold_up_the_end() -> None:
         assert idle.getresponse().read() == b"ok\n"
     silent.close()
     idle.close()
+
+
+def test_who_begins_another_request_and_does_not_end_it_is_hung_up_on() -> None:
+    with serving(Shown()) as ask, socket.create_connection(("127.0.0.1", ask.place.port)) as slow:
+        slow.settimeout(3 * PATIENCE)
+        slow.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answer = b""
+        while not answer.endswith(b"\r\n0\r\n\r\n"):
+            answer += slow.recv(4096)
+        slow.sendall(b"G")
+        assert slow.recv(4096) == b""

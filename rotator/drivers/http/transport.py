@@ -1,7 +1,7 @@
 """The one file that imports httpx: a request through a proxy.
 
-httpx's own connections cannot tell whether a byte of the request had left when something failed; behind a proxy that
-could not be known anyway, so what is not known counts as written. Without a proxy `direct` does it.
+While it connects to the proxy, asks for a tunnel and shakes hands in it nothing of the request has left, which a trace
+of httpx tells; what no trace tells counts as written. Without a proxy `direct` does it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import ssl
 import sys
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
 from rotator.core.ports import HttpAnswer, HttpRequest, Reach
 from rotator.drivers.http import failures, lines, patience
@@ -40,6 +42,7 @@ async def exchange(
         outgoing = _outgoing(request)
         host = _place(outgoing.url)
         async with patience.Within(deadline), _client(tls, proxy, progress) as client:
+            outgoing.extensions["trace"] = _Trace(progress)
             await _converse(client, outgoing, progress, limit)
     except (OSError, EOFError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
         if isinstance(error, _NEVER_LEFT):
@@ -52,6 +55,24 @@ async def exchange(
 _NEVER_LEFT = (
     httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol,
 )  # fmt: skip
+
+
+class _Trace:
+    """Called by httpcore before each step (its page "Extensions", section "trace")."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._left = False
+
+    async def __call__(self, name: str, info: Mapping[str, Any]) -> None:
+        request = info.get("request")
+        if self._left or not name.endswith(".started"):
+            return
+        self._left = request is not None and request.method != b"CONNECT"
+        if self._left:
+            self._progress.note(Reach.WRITTEN, failures.Stage.PROXY)
+        elif request is not None or name.startswith("connection."):
+            self._progress.note(Reach.NOTHING, failures.Stage.PROXY)
 
 
 def _outgoing(request: HttpRequest) -> httpx.Request:

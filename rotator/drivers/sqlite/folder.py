@@ -67,9 +67,11 @@ def _check(folder: Path) -> None:
     try:
         owner = os.fstat(fd).st_uid
         if owner != os.geteuid():
+            # Handed over to root, the service could not use it any more.
+            how = f": setpriv --reuid={owner} --clear-groups rotator …" if os.geteuid() == 0 else ", or chown -R it"
             raise Misconfigured(
                 f"the state folder {folder} belongs to user {owner}, this process is user {os.geteuid()}",
-                mend=f"run rotator as user {owner}, or hand the folder over with `chown -R`",
+                mend=f"run rotator as user {owner}{how}",
             )
         os.fchmod(fd, PRIVATE_FOLDER)
     except OSError as error:

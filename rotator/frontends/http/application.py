@@ -76,7 +76,13 @@ class Application:
         if request.method not in METHODS:
             return _plain(405, "read-only: GET or HEAD\n", {"allow": ", ".join(METHODS)})
         first, _, rest = request.url.path.strip("/").partition("/")
-        may_see = await self._may_see(request.headers)
+        try:
+            may_see = await self._may_see(request.headers)
+        except RotatorError:
+            # Why is for the log to say and not for a stranger; and no restart mends it, so no probe may fail for it.
+            if first not in probes.QUESTIONS:
+                return _plain(503, "the token of http.token cannot be read; `rotator check` tells why\n")
+            may_see = False
         if first in probes.QUESTIONS:
             return self._probe(request, first, rest, may_see)
         if not may_see:

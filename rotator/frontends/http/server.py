@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import cast
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from rotator.core.errors import Misconfigured, Unavailable
 from rotator.frontends.http.application import Application, Sources
@@ -98,15 +98,36 @@ class _Quiet(uvicorn.Server):
 
 
 class _Patient(H11Protocol):
-    """Hangs up on who connects and asks nothing: uvicorn waits for the first request for ever."""
+    """Hangs up on who connects and asks nothing, and on who begins another request and does not end it: uvicorn waits
+    for both for ever, and counts them among its connections."""
+
+    _looks = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.loop.call_later(PATIENCE, self._look)
+        self._wait()
 
-    def _look(self) -> None:
-        if cast("object | None", self.cycle) is None:
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._wait()
+
+    def _wait(self) -> None:
+        if self._is_owed() and not self._looks:
+            self._looks = True
+            self.loop.call_later(PATIENCE, self._look, self.cycle)
+
+    def _look(self, before: object) -> None:
+        self._looks = False
+        if self.cycle is not before:
+            # One was asked and answered in between; what is owed now has not been for so long.
+            self._wait()
+        elif self._is_owed():
             self.transport.close()
+
+    def _is_owed(self) -> bool:
+        """Whether part of a request, or the first one, is still to come. Between two uvicorn has a timer of its own."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        return (cycle is None or cycle.response_complete) and self.timeout_keep_alive_task is None
 
 
 def bind(place: Place) -> socket.socket:
