@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from subprocess import Popen
 
 import hvac
 
@@ -167,8 +165,8 @@ def beside_a_slow_vault(provider: Provider, count: int) -> tuple[list[float], li
         before = len(slow.asked)
         spans: tuple[list[float], list[float]] = ([], [])
         for _ in range(count):
-            spans[0].append(_rotate(crowded, beside))
-            spans[1].append(_rotate(plain, alone))
+            spans[0].append(stage.rotate(crowded, beside))
+            spans[1].append(stage.rotate(plain, alone))
         if len(slow.asked) == before:
             raise RuntimeError("nobody asked the slow Vault meanwhile")
     return spans
@@ -180,13 +178,3 @@ def _crowded(provider: Provider, url: str) -> Iterator[CrowdedDaemon]:
         made = CrowdedDaemon(Path(folder), provider, url)
         made.prepare()
         yield made
-
-
-def _rotate(daemon: stage.Daemon, process: Popen[bytes]) -> float:
-    with stage.Appearance(daemon.token, keep=True) as appearance:
-        thread = threading.Thread(target=daemon.client.rotate, args=("billing",), kwargs={"force": True})
-        since = time.monotonic_ns()
-        thread.start()
-        readable = appearance.wait(process)
-        thread.join()
-    return (readable - since) / 1e6

@@ -128,9 +128,9 @@ def beside_scrapes(provider: Provider, count: int, per_grant_up_to: int) -> Besi
             stage.wait_answering(daemon)
             _scrape(daemon)
             while len(found.scraped) < count:
-                found.alone += [_rotate(daemon, process) for _ in range(20)]
+                found.alone += [stage.rotate(daemon, process) for _ in range(20)]
                 with _scraping(daemon, process, found):
-                    found.scraped += [_rotate(daemon, process) for _ in range(20)]
+                    found.scraped += [stage.rotate(daemon, process) for _ in range(20)]
             before = _cpu(process.pid)
             for _ in range(10):
                 _scrape(daemon)
@@ -162,16 +162,6 @@ def _scraping(daemon: Crowded, process: Popen[bytes], found: Beside) -> Iterator
     finally:
         done.set()
         thread.join()
-
-
-def _rotate(daemon: stage.Daemon, process: Popen[bytes]) -> float:
-    with stage.Appearance(daemon.token, keep=True) as appearance:
-        thread = threading.Thread(target=daemon.client.rotate, args=("billing",), kwargs={"force": True})
-        since = time.monotonic_ns()
-        thread.start()
-        readable = appearance.wait(process)
-        thread.join()
-    return (readable - since) / 1e6
 
 
 def _cpu(pid: int) -> float:

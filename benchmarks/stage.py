@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -203,3 +204,14 @@ def wait_answering(daemon: Daemon) -> None:
         if time.monotonic() > until:
             raise RuntimeError("the control socket does not answer")
         time.sleep(0.05)
+
+
+def rotate(daemon: Daemon, process: subprocess.Popen[bytes]) -> float:
+    """From the order to the readable token, in milliseconds."""
+    with Appearance(daemon.token, keep=True) as appearance:
+        thread = threading.Thread(target=daemon.client.rotate, args=("billing",), kwargs={"force": True})
+        since = time.monotonic_ns()
+        thread.start()
+        readable = appearance.wait(process)
+        thread.join()
+    return (readable - since) / 1e6

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
@@ -276,10 +276,6 @@ class Visits:
             self._desks.let_go(name)
         self._count_at = None
         return True
-
-    async def stand_in_it(self, names: Collection[str]) -> set[str]:
-        register = self.register
-        return set() if register is None else {entry.name for entry in await register.entries(names)}
 
 
 def _is_of_the_future(grant: Grant, moment: policy.Moment) -> bool:
