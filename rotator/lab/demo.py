@@ -175,12 +175,21 @@ async def _count(scene: Scene, reader: asyncio.subprocess.Process) -> None:
 
 
 async def _wait_published(scene: Scene, clock: SystemClock, daemon: asyncio.subprocess.Process) -> None:
+    """Until the token stands and the daemon answers: either may come first."""
     until = boottime() + STARTUP
-    while not scene.token_file.exists():
+    while not (scene.token_file.exists() and await _answers(scene)):
         if daemon.returncode is not None or boottime() > until:
-            raise Unavailable("the demo's daemon published nothing", mend="run it with `rotator run` to see why")
+            raise Unavailable("the demo's daemon did not come up", mend="run it with `rotator run` to see why")
         await clock.wait_until(clock.now() + TICK)
     scene.until += boottime() - (until - STARTUP)
+
+
+async def _answers(scene: Scene) -> bool:
+    try:
+        scene.learn(await asyncio.to_thread(scene.ask, scene.folder / CONTROL))
+    except RotatorError:
+        return False
+    return True
 
 
 async def _watch(scene: Scene, clock: SystemClock, daemon: asyncio.subprocess.Process) -> None:

@@ -56,9 +56,15 @@ target {kind}, a Vault {vault}, the daemon some 50. Beyond `metrics.per_grant_up
 those that are not well (not fresh, not published, or overdue) have series of their own, {most} at most;
 `rotator_grants_omitted` says how many have none. `rotator_refresh_total` is then told for each provider (without
 `grant`), `rotator_publish_total` for each kind of target: no alert is lost by it, and sums over grants stay what they
-are.
+are. Grants of the register have no series of their own, well or not, and the rules tell none of them: watch
+`rotator_register_grants{{standing="resting"}}` (a person must act) and `{{standing="overdue"}}` where you have one.
 
 ## What it costs
+
+On a calm machine (`python -m benchmarks --only scrape`, load 0.8): the page of 10 000 grants with the default bound
+takes 5.5 ms of processor time (a whole scrape 16 ms), with a series for each 108 ms (250 ms); a rotation becomes
+readable 0 ms and 8.6 ms later beside them at the median, at the 99th percentile 68 ms where it is 11 to 20 ms without a
+scraper.
 
 `python -m benchmarks --only scrape`. One run on a busy machine (load 9 to 17), the page alone: 10 000 grants with the
 default bound are 12 kB and 9 ms of processor time, with series for each 25 MB and 160 ms; no slice between two turns of
