@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from rotator import settings
+from rotator.assembly import services
 from rotator.core.errors import BadUsage, Misconfigured
 from rotator.drivers import secrets
 from rotator.settings import Loaded, Settings
 
 if TYPE_CHECKING:
     from rotator.drivers.vault import Tally
-
-SYSTEM = Path("/etc")
 
 T = TypeVar("T")
 
@@ -124,30 +123,29 @@ def span(text: str, option: str) -> timedelta:
 
 
 def state_directory(plan: Plan) -> Path:
-    return _directory(plan, "STATE_DIRECTORY", Path("/var/lib/rotator"), "XDG_STATE_HOME", ".local/state")
+    service = services.folders_of(plan.loaded.path)
+    system = None if service is None else service.state
+    return _directory(plan, "STATE_DIRECTORY", system, "XDG_STATE_HOME", ".local/state")
 
 
 def runtime_directory(plan: Plan) -> Path:
     """Where relative file targets lie. Without XDG_RUNTIME_DIR a user's own state directory serves."""
-    if "RUNTIME_DIRECTORY" not in plan.environ and not _is_system(plan) and "XDG_RUNTIME_DIR" not in plan.environ:
+    service = services.folders_of(plan.loaded.path)
+    if "RUNTIME_DIRECTORY" not in plan.environ and service is None and "XDG_RUNTIME_DIR" not in plan.environ:
         return state_directory(plan) / "run"
-    return _directory(plan, "RUNTIME_DIRECTORY", Path("/run/rotator"), "XDG_RUNTIME_DIR", ".local/state")
+    system = None if service is None else service.runtime
+    return _directory(plan, "RUNTIME_DIRECTORY", system, "XDG_RUNTIME_DIR", ".local/state")
 
 
-def _directory(plan: Plan, given: str, system: Path, xdg: str, fallback: str) -> Path:
-    """As systemd gives it (systemd.exec(5); the first of several), as the service has it where the configuration
-    is the system's own, so that commands beside the service find it, else the user's (XDG base directories)."""
+def _directory(plan: Plan, given: str, system: Path | None, xdg: str, fallback: str) -> Path:
+    """As systemd gives it (systemd.exec(5); the first of several), as the unit of this configuration has it, so that
+    commands beside the service find it, else the user's (XDG base directories)."""
     if value := plan.environ.get(given):
         return Path(value.partition(":")[0])
-    if _is_system(plan):
+    if system is not None:
         return system
     base = plan.environ.get(xdg)
     return (Path(base) if base else Path(plan.environ.get("HOME", "/")) / fallback) / "rotator"
-
-
-def _is_system(plan: Plan) -> bool:
-    path = plan.loaded.path
-    return path is not None and path.resolve().is_relative_to(SYSTEM)
 
 
 def effective(plan: Plan) -> list[tuple[str, Any, str]]:
