@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -12,7 +13,7 @@ from rotator import settings
 from rotator.assembly import services
 from rotator.core.errors import BadUsage, Misconfigured
 from rotator.drivers import secrets
-from rotator.settings import Loaded, Settings
+from rotator.settings import Loaded, Settings, sources
 
 if TYPE_CHECKING:
     from rotator.drivers.vault import Tally
@@ -95,6 +96,18 @@ def read(config: Path | None, environ: Mapping[str, str], *, check: bool = True,
 def locate(config: Path | None, environ: Mapping[str, str]) -> Plan:
     """A plan that knows where the state is, and nothing else (see `settings.of_state`)."""
     return Plan(settings.of_state(settings.find(environ, config), environ), environ, config)
+
+
+def folders(config: Path | None, environ: Mapping[str, str]) -> tuple[Path, ...]:
+    """Where a daemon has its private folder, by the place of its configuration alone: for who cannot read in it where
+    the state is. None where the place does not tell, as that would be a guess at some other daemon."""
+    path = settings.find(environ, config)
+    given = any(environ.get(name) for name in ("STATE_DIRECTORY", "RUNTIME_DIRECTORY"))
+    usual = config is None and not environ.get(sources.CONFIG)
+    if path is None or not os.path.isfile(path) or not (given or usual or services.of(path)):  # noqa: PTH113
+        return ()
+    plan = Plan(Loaded(Settings(), path, {}), environ, config)
+    return tuple(dict.fromkeys((state_directory(plan), runtime_directory(plan))))
 
 
 def check_entry(plan: Plan, name: str, table: Mapping[str, Any]) -> None:
