@@ -12,6 +12,7 @@ from rotator import settings
 from rotator.assembly import plan as plans
 from rotator.assembly import references
 from rotator.assembly.plan import Plan
+from rotator.core import extras
 from rotator.core.errors import BadUsage, Misconfigured
 from rotator.core.ports import Clock, Dice, Store
 from rotator.drivers import clock as clocks
@@ -54,10 +55,7 @@ def _postgres(
     try:
         from rotator.drivers import postgres
     except ImportError:
-        raise Misconfigured(
-            "a state in PostgreSQL needs the package psycopg",
-            mend="install it: pip install 'token-rotator[postgres]'",
-        ) from None
+        raise extras.lacking("a state in PostgreSQL needs the package psycopg", "postgres") from None
     shape = plan.settings.state
     password = None
     if shape.password is not None:

@@ -76,9 +76,7 @@ def test_hundreds_are_entered_at_once_rotated_and_served_after_a_restart(tmp_pat
             assert published(stage) == COUNT - 1
             refused = stage.rotator("token", "g0000")
             assert refused.returncode == 64 and "no grant is named 'g0000'" in refused.stderr
-        assert stage.provider.journal.password_attempts == before == COUNT + 2, (
-            "each of them once, and one login by hand"
-        )
+        assert stage.provider.journal.password_attempts == before == COUNT + 2, "once each, and one login by hand"
 
 
 def test_without_a_daemon_they_are_entered_as_well_from_comma_separated_values(tmp_path: Path) -> None:
