@@ -14,7 +14,7 @@ from pathlib import Path
 from rotator import assembly
 from rotator.assembly import initial
 from rotator.assembly.initial import Form, Wanted
-from rotator.cli import secrets
+from rotator.cli import program, secrets
 from rotator.core.errors import BadUsage, Refused
 from rotator.core.tokens import Secret
 
@@ -120,5 +120,6 @@ def _next(form: Form, config: Path) -> str:
     if form is Form.KUBERNETES:
         return f"next: kubectl apply -f the manifest, then delete it; {config} goes into the ConfigMap"
     if form is Form.FILES:
-        return f"next: rotator check --config {config} && rotator run --config {config}"
-    return "next: rotator check && systemctl enable --now rotator (restart it where it runs)"
+        named = ("--config", str(config))
+        return f"next: {program.typed('check', *named)} && {program.typed('run', *named)}"
+    return f"next: {program.typed('check')} && systemctl enable --now rotator (restart it where it runs)"

@@ -24,20 +24,29 @@ def told(*command: str, folder: Path, **environ: str) -> str:
     return done.stdout.strip()
 
 
-def test_the_program_is_named_so_that_it_runs_from_anywhere(tmp_path: Path) -> None:
+def script(folder: Path, text: str) -> Path:
+    """A program of that name which lies in no PATH, as a console script does in an environment of its own."""
+    made = folder / "a bin" / "rotator"
+    made.parent.mkdir()
     house = Path(program.__file__).parents[2]
-    script = tmp_path / "a bin" / "rotator"
-    script.parent.mkdir()
-    script.write_text(
-        f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(house)!r})\nfrom rotator.cli import program\n"
-        'print(program.typed("version"))\n'
-    )
-    script.chmod(0o755)
-    whole = f"{shlex.quote(str(script))} version"
-    assert told(str(script), folder=tmp_path) == whole
+    made.write_text(f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(house)!r})\n{text}")
+    made.chmod(0o755)
+    return made
+
+
+def test_the_program_is_named_so_that_it_runs_from_anywhere(tmp_path: Path) -> None:
+    made = script(tmp_path, 'from rotator.cli import program\nprint(program.typed("version"))\n')
+    whole = f"{shlex.quote(str(made))} version"
+    assert told(str(made), folder=tmp_path) == whole
     assert told("./a bin/rotator", folder=tmp_path) == whole
-    assert told("rotator", folder=tmp_path, PATH=str(script.parent)) == whole
-    assert shlex.split(whole) == [str(script), "version"]
+    assert told("rotator", folder=tmp_path, PATH=str(made.parent)) == whole
+    assert shlex.split(whole) == [str(made), "version"]
+
+
+def test_what_comes_after_an_installation_can_be_pasted_where_no_path_leads(tmp_path: Path) -> None:
+    made = script(tmp_path, "from rotator.cli import host\nprint(host.following())\n")
+    last = told(str(made), folder=tmp_path, PATH="/usr/bin:/bin").splitlines()[-1]
+    assert last.endswith(f" {shlex.quote(str(made))} check && systemctl enable --now rotator")
 
 
 def test_a_command_runs_where_the_credentials_of_its_configuration_are() -> None:

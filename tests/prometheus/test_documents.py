@@ -239,6 +239,13 @@ def test_every_rule_tells_who_acts_and_what_to_do() -> None:
         assert all(f"**{part}" in section for part in ("What it means.", "What to look at.", "At night.")), section
 
 
+def test_the_runbook_tells_of_every_end_after_which_nobody_starts_it_again() -> None:
+    unit, text = (HOUSE / "systemd" / "rotator.service").read_text(), RUNBOOK.read_text()
+    (codes,) = re.findall(r"^RestartPreventExitStatus=(.*)$", unit, re.MULTILINE)
+    assert [code for code in codes.split() if f"xit code {code}" not in text] == []
+    assert "rotator state reset" in text
+
+
 def test_no_rule_waits_for_as_long_as_a_token_of_an_hour_is_renewed_ahead() -> None:
     minutes = [int(rule.get("for", "0m").removesuffix("m")) for rule in rules()]
     assert max(minutes) <= 10
