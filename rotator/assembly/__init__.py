@@ -1,8 +1,8 @@
 """Settings become objects; the only room that knows everyone.
 
-``plan`` reads and checks the configuration, ``roster`` makes enrolments of it, ``house`` puts the daemon together,
-``states`` knows the store, ``stored`` answers without a daemon, ``policies`` and ``online`` say and ask what is needed
-elsewhere, ``forecast`` makes a simulated fleet of it.
+``plan`` reads and checks the configuration, ``services`` knows the unit that it belongs to, ``roster`` makes enrolments
+of it, ``house`` puts the daemon together, ``states`` knows the store, ``stored`` answers without a daemon, ``policies``
+and ``online`` say and ask what is needed elsewhere, ``forecast`` makes a simulated fleet of it.
 """
 
 from rotator.assembly.forecast import fleet
