@@ -30,7 +30,7 @@ def test_its_own_place_is_its_own(tmp_path: Path) -> None:
 def test_what_the_configuration_writes_is_taken(tmp_path: Path, once_for_all: bool) -> None:
     configured = known(tmp_path)
     taken = settings.sharing.places(configured) if once_for_all else None
-    with pytest.raises(Misconfigured, match="is also written by grants.billing.targets.app; give more a place") as told:
+    with pytest.raises(Misconfigured, match=r"is also written by grants.billing.targets.app; give more") as told:
         settings.registered.grant(configured, "more", entry(targets={"mine": {"file": "taken/token"}}), taken)
     assert str(told.value).startswith("more: targets.mine.file ")
 
@@ -41,7 +41,7 @@ def test_what_stands_in_for_a_grant_of_its_name_may_write_its_place(tmp_path: Pa
 
 def test_it_may_not_write_one_place_twice(tmp_path: Path) -> None:
     twice = {"one": {"file": "own/token"}, "two": {"file": "own/token"}}
-    with pytest.raises(Misconfigured, match="two.file is also written by grants.more.targets.one"):
+    with pytest.raises(Misconfigured, match=r"two.file is also written by grants.more.targets.one"):
         settings.registered.grant(known(tmp_path), "more", entry(targets=twice))
 
 
@@ -59,5 +59,5 @@ def test_its_hooks_are_bound_like_those_of_the_configuration(tmp_path: Path, hoo
 
 def test_its_secrets_are_not_kept_in_clear(tmp_path: Path) -> None:
     signed = {"hook": {"webhook": "https://hooks.example.com/", "signing_key": "a key of some length"}}
-    with pytest.raises(Misconfigured, match="targets.hook.signing_key would be kept in clear"):
+    with pytest.raises(Misconfigured, match=r"targets.hook.signing_key would be kept in clear"):
         settings.registered.grant(known(tmp_path), "more", entry(targets=signed))
