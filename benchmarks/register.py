@@ -121,7 +121,7 @@ def _configure(folder: Path, url: str) -> Path:
     path.write_text(
         f'[providers.lean]\ntoken_url = "{url}"\nreuse = "harmless"\njitter = 0\n'
         "[providers.lean.limits]\nin_flight = 64\nper_second = 1000\n"
-        '[log]\nlevel = "debug"\nformat = "json"\n'
+        '[log]\nformat = "json"\n'
     )
     return path
 
@@ -171,7 +171,8 @@ def _late(log: Path, due: dict[str, datetime]) -> list[float]:
     late = []
     for line in log.read_text().splitlines():
         told = json.loads(line)
-        if told["event"] == "exchange.started" and told["generation"] == 1:
+        # When the new token was durable: the exchange is counted in.
+        if told["event"] == "token.rotated" and told["generation"] == 2:
             late.append((datetime.fromisoformat(told["time"]) - due[told["grant"]]).total_seconds())
     return late
 
