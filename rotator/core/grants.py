@@ -131,7 +131,7 @@ class Trouble:
     count: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True, kw_only=True)
 class Grant:
     """Everything that is durable about one grant.
 

@@ -7,12 +7,13 @@ die with the process that could have used them.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 from rotator.core.errors import Overtaken, Unavailable
 from rotator.core.grants import Grant
@@ -54,9 +55,10 @@ class SqliteStore:
         self._writer: Writer | None = None
         self._leases: dict[str, Lease] = {}
         self._fence = 0
-        # What is durable by our own word, and the number of the write that said so; None while one is on its way. The
-        # grant is the very object that the engine holds. Nobody else writes here, so that a lease need not read again.
-        self._known: dict[str, tuple[int, Grant | None]] = {}
+        # What is durable, for as long as the engine holds it: nobody else writes here, so that a lease need not read it
+        # again. Names with a write on its way, and the number of the last, are not known meanwhile.
+        self._known: WeakValueDictionary[str, Grant] = WeakValueDictionary()
+        self._on_the_way: dict[str, int] = {}
         self._writes = 0
         self._quiet = Quiet()
         self.register = SqliteRegister(self._read, self._write, self._aside, self._seal)
@@ -107,6 +109,7 @@ class SqliteStore:
             self._writer = None
             self._leases.clear()
             self._known.clear()
+            self._on_the_way.clear()
 
     async def key(self) -> bytes:
         return await self._read(rows.key)
@@ -118,7 +121,11 @@ class SqliteStore:
         return await self._write(lambda connection: rows.enrol(connection, grant, self._seal), at=self._clock.now())
 
     async def grant(self, name: str) -> Grant | None:
-        return await self._read(lambda connection: rows.read(connection, name, self._seal))
+        found = await self._read(lambda connection: rows.read(connection, name, self._seal))
+        # A write that was handed in meanwhile is answered after this; one that was answered is seen in it.
+        if found is not None and name not in self._on_the_way:
+            self._known[name] = found
+        return found
 
     async def grants(self) -> Sequence[Grant]:
         return await self._read(lambda connection: rows.read_all(connection, self._seal))
@@ -151,7 +158,7 @@ class SqliteStore:
         lease = self._leases[name] = Lease(name, owner, self._fence, end)
         try:
             # Else behind every save handed in before this: an answer on its way is seen.
-            grant = self._known.get(name, (0, None))[1] or await self.grant(name)
+            grant = self._known.get(name) or await self.grant(name)
             if grant is None:
                 raise Overtaken(f"there is no stored grant {name}: it was retired or never enrolled")
         except BaseException:
@@ -169,11 +176,10 @@ class SqliteStore:
         if not granted and lease is not None and not self._is_current(lease, grant.name):
             raise Overtaken(f"the lease of {grant.name} is no longer ours: another owner took over")
         kind = Kind.WRITE if grant.intent is None else Kind.INTENT
-        self._writes = write = self._writes + 1
-        self._known[grant.name] = write, None
-        await self._write(lambda connection: rows.save(connection, grant, expected, self._seal), kind, at=now)
-        if self._known.get(grant.name) == (write, None):
-            self._known[grant.name] = write, grant
+        with self._writing(grant.name) as is_last:
+            await self._write(lambda connection: rows.save(connection, grant, expected, self._seal), kind, at=now)
+            if is_last():
+                self._known[grant.name] = grant
 
     async def delivered(self, delivery: Delivery) -> None:
         await self._write(lambda connection: rows.delivered(connection, delivery), at=self._clock.now())
@@ -188,8 +194,8 @@ class SqliteStore:
         await self._write(lambda connection: rows.forget(connection, grant, location), at=self._clock.now())
 
     async def retire(self, name: str) -> bool:
-        self._known.pop(name, None)
-        return await self._write(lambda connection: rows.retire(connection, name), at=self._clock.now())
+        with self._writing(name):
+            return await self._write(lambda connection: rows.retire(connection, name), at=self._clock.now())
 
     async def news(self, names: Collection[str]) -> Mapping[str, Grant | None]:
         """Nobody else writes here."""
@@ -209,6 +215,26 @@ class SqliteStore:
         # Without a seal nothing is looked for: with a million records that would be most of a start.
         sealed = [] if isinstance(self._seal, Unsealed) else await self._read(rows.sealed)
         await self._seal.prepare(sealed, anew=anew)
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[Callable[[], bool]]:
+        """What is stored of ``name`` is not known until the last write of it that was handed in is answered. One whose
+        answer nobody heard (cancelled) leaves it unknown until the next: it may still come."""
+        self._writes = write = self._writes + 1
+        self._on_the_way[name] = write
+        self._known.pop(name, None)
+
+        def is_last() -> bool:
+            return self._on_the_way.get(name) == write
+
+        try:
+            yield is_last
+        except Exception:
+            if is_last():
+                del self._on_the_way[name]
+            raise
+        if is_last():
+            del self._on_the_way[name]
 
     def _drop(self, lease: Lease) -> None:
         if self._is_current(lease, lease.grant):

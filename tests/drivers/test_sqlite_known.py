@@ -1,0 +1,99 @@
+"""What the SQLite store keeps in mind of what it saved: no more than others hold, and never what is true no more."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import weakref
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from rotator.core.errors import Overtaken
+from rotator.drivers import sqlite
+from tests.contracts.stores import NOW, FakeClock, FakeDice, granted, new
+
+T = TypeVar("T")
+LEASE = timedelta(seconds=30)
+STEPS = 120
+
+
+def tell(directory: Path, story: Callable[[sqlite.SqliteStore, FakeClock], Coroutine[Any, Any, T]]) -> T:
+    async def run() -> T:
+        clock = FakeClock()
+        store = sqlite.SqliteStore(directory / "state.db", clock=clock, dice=FakeDice())
+        await store.open()
+        try:
+            return await story(store, clock)
+        finally:
+            await store.close()
+
+    return asyncio.run(run())
+
+
+def test_what_nobody_else_holds_is_forgotten(tmp_path: Path) -> None:
+    """A register of a million grants passes through: memory follows those that are at work."""
+
+    async def story(store: sqlite.SqliteStore, clock: FakeClock) -> None:
+        grant = granted(await store.enrol(new()))
+        await store.save(grant, expected=0, lease=None, now=NOW)
+        held, name = weakref.ref(grant), grant.name
+        lease, known = await store.lease(name, "us", clock.moment(), LEASE)
+        assert known is grant, "what was just saved is not read again"
+        await store.release(lease)
+        del grant, known
+        # The writer holds its last jobs until the next.
+        await store.high_water()
+        gc.collect()
+        assert held() is None
+        _, read = await store.lease(name, "us", clock.moment(), LEASE)
+        assert read.generation == 1
+
+    tell(tmp_path, story)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_lease_never_gives_what_was_true_before(tmp_path: Path, seed: int) -> None:
+    """Reads, saves, cancelled saves and retirements, all at once: whoever takes a lease sees the last save, also one
+    that nobody waited for."""
+    dice = random.Random(seed)
+
+    async def story(store: sqlite.SqliteStore, clock: FakeClock) -> None:
+        grant = await store.enrol(new())
+        readers: set[asyncio.Task[object]] = set()
+        for _ in range(STEPS):
+            match dice.choice(("read", "read", "save", "save", "cancel", "lease", "retire", "turn")):
+                case "read":
+                    readers.add(asyncio.ensure_future(store.grant(grant.name)))
+                case "save":
+                    grant, before = granted(grant), grant.generation
+                    await store.save(grant, expected=before, lease=None, now=NOW)
+                case "cancel":
+                    # It is done all the same, only nobody hears of it.
+                    grant, before = granted(grant), grant.generation
+                    task = asyncio.ensure_future(store.save(grant, expected=before, lease=None, now=NOW))
+                    for _ in range(dice.randrange(1, 4)):
+                        await asyncio.sleep(0)
+                    task.cancel()
+                    with suppress(asyncio.CancelledError):
+                        await task
+                case "lease":
+                    lease, seen = await store.lease(grant.name, "us", clock.moment(), LEASE)
+                    assert (seen.lineage, seen.generation) == (grant.lineage, grant.generation)
+                    await store.release(lease)
+                case "retire":
+                    assert await store.retire(grant.name)
+                    with pytest.raises(Overtaken):
+                        await store.lease(grant.name, "us", clock.moment(), LEASE)
+                    grant = await store.enrol(replace(new(), lineage=f"{dice.getrandbits(96):024x}"))
+                case "turn":
+                    await asyncio.sleep(0)
+        await asyncio.gather(*readers)
+
+    tell(tmp_path, story)
