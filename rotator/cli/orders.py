@@ -59,8 +59,10 @@ def retire(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     document = carry_out(way, lambda client: client.retire(name), lambda daemon: daemon.retire(name))
     if arguments.json:
         _print(document)
-    else:
+    elif document["retired"]:
         print(f"{name}: retired; its stored tokens are deleted", file=sys.stderr)
+    else:
+        print(f"{name}: taken out of the register; the configuration has it, and goes on with it", file=sys.stderr)
     return 0
 
 
