@@ -15,6 +15,7 @@ import rotator
 from rotator.assembly import plan as plans
 from rotator.assembly import states, traces
 from rotator.assembly.inputs import Inputs
+from rotator.assembly.lasting import Lasting
 from rotator.assembly.plan import Plan
 from rotator.assembly.roster import ConfiguredRoster
 from rotator.core import events
@@ -63,8 +64,12 @@ def build(plan: Plan, *, log_level: str | None = None) -> Built:
     async def reread() -> Roster:
         fresh = replace(plans.read(plan.config, plan.environ), unwrapped=plan.unwrapped, tallies=plan.tallies)
         inputs.use(fresh)
-        return ConfiguredRoster(fresh, system_clock, store.key, discovered(fresh))
+        roster = ConfiguredRoster(fresh, system_clock, store.key, discovered(fresh))
+        if (text := lasting.warning(fresh.settings)) is not None:
+            warn(text)
+        return roster
 
+    lasting = Lasting(settings)
     discovery: Discovery | None = None
 
     def discovered(fresh: Plan) -> Discovery | None:
