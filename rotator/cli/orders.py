@@ -46,7 +46,7 @@ def authorize(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     else:
         password = _ask(f"Password of {plan.settings.grants[name].username or 'the user'} for {name}: ")
     document = carry_out(
-        Way(arguments.config, environ),
+        Way(arguments.config, environ, plan),
         lambda client: client.authorize(name, password=password, refresh=refresh),
         lambda daemon: daemon.authorize(name, password, refresh),
     )
@@ -100,16 +100,22 @@ def wait(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 class Way:
-    """To the running daemon, and to what it would do where none runs. Raises Misconfigured as `reach.client` does."""
+    """To the running daemon, and to what it would do where none runs. ``plan``: the configuration, where it was read
+    already. Raises Misconfigured as `reach.client` does."""
 
-    def __init__(self, config: Path | None, environ: Mapping[str, str]) -> None:
-        self.client = reach.client(config, environ)
+    def __init__(self, config: Path | None, environ: Mapping[str, str], plan: assembly.Plan | None = None) -> None:
+        self.client = reach.client(config, environ, plan)
         self._config = config
         self._environ = environ
+        self._read = plan
+        self._checked: assembly.Plan | None = None
 
     def plan(self) -> assembly.Plan:
-        """Only who acts alone needs the secrets at hand; beside a daemon they are the daemon's."""
-        return assembly.read(self._config, self._environ)
+        """Only who acts alone needs the secrets at hand; beside a daemon they are the daemon's. The same for each
+        act."""
+        if self._checked is None:
+            self._checked = assembly.checked(self._read or assembly.read(self._config, self._environ, check=False))
+        return self._checked
 
 
 def carry_out(way: Way, ask: Callable[[Client], Document], act: Callable[[Daemon], Awaitable[Document]]) -> Document:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rotator.core.errors import Misconfigured
 from rotator.frontends.control import Client
 
+if TYPE_CHECKING:
+    from rotator.assembly import Plan
 
-def client(config: Path | None, environ: Mapping[str, str]) -> Client:
-    """Raises Misconfigured where the configuration has to be read and is bad, and no daemon goes on all the same."""
+
+def client(config: Path | None, environ: Mapping[str, str], plan: Plan | None = None) -> Client:
+    """``plan``: where it was read already. Raises Misconfigured where the configuration has to be read and is bad, and
+    no daemon goes on all the same."""
     found = nearest(environ) if config is None else None
     if found is not None:
         return found
@@ -18,7 +23,7 @@ def client(config: Path | None, environ: Mapping[str, str]) -> Client:
     from rotator import assembly
 
     try:
-        return assembly.client(assembly.read(config, environ, check=False))
+        return assembly.client(plan or assembly.read(config, environ, check=False))
     except Misconfigured:
         # Somebody may be editing it, or a drop-in: the daemon works by what was good before.
         found = assembly.client(assembly.locate(config, environ))

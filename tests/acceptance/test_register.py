@@ -6,7 +6,9 @@ import base64
 import json
 import signal
 import sqlite3
-from contextlib import closing
+import subprocess
+import sys
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,37 @@ def test_without_a_daemon_they_are_entered_as_well_from_comma_separated_values(t
         assert [line.split("\t")[0] for line in stage.rotator("grants", "list").stdout.splitlines()[1:]] == ["first"]
         with stage.daemon():
             wait_for(lambda: published(stage) == 1, "its token")
+
+
+# Runs a command and counts how often a file is opened, as the interpreter itself tells (PEP 578).
+COUNTING = """
+import os, sys
+path, count = sys.argv[1], 0
+def hear(event, arguments):
+    global count
+    count += event == "open" and str(arguments[0]) == path
+sys.addaudithook(hear)
+from rotator import cli
+code = cli.main(sys.argv[2:])
+print(count)
+sys.exit(code)
+"""
+
+
+def test_the_configuration_is_read_once_however_many_are_entered(tmp_path: Path) -> None:
+    with stages.opened(tmp_path) as stage:
+        prepare(stage)
+        long = {"description": "x" * 500}
+        path = write(tmp_path / "grants.jsonl", *(table(number, **long) for number in range(100)))
+        words = [sys.executable, "-c", COUNTING, str(stage.config), "grants", "import", path]
+        for running in (True, False):
+            with stage.daemon() if running else nullcontext():
+                done = subprocess.run(
+                    [*words, "--config", str(stage.config)], env=stage.environ(), cwd=tmp_path, capture_output=True,
+                    text=True, timeout=stages.PATIENCE, check=False,
+                )  # fmt: skip
+                assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+                assert "100 grants entered" in done.stderr
 
 
 def test_a_file_with_anything_wrong_in_it_enters_nothing_and_says_where(tmp_path: Path) -> None:
