@@ -10,7 +10,8 @@ from datetime import datetime
 from rotator.core import events
 from rotator.core.errors import Misconfigured
 from rotator.core.grants import Grant
-from rotator.core.ports import Entry, Register, Roster
+from rotator.core.ports import Enrolment, Entry, Register, Roster
+from rotator.engine import rotation
 from rotator.engine.board import Desk
 from rotator.engine.desks import Desks
 from rotator.engine.tools import Tools
@@ -78,6 +79,14 @@ class LeftOut:
             else:
                 found.append((entry, grant))
         return found
+
+    async def enrol(self, enrolment: Enrolment) -> tuple[Grant, bool]:
+        """See `rotation.enrol`. Raises Misconfigured where its record cannot be read, and leaves it out then."""
+        try:
+            return await rotation.enrol(enrolment, self._tools)
+        except Misconfigured as error:
+            self.add(enrolment.name, error)
+            raise Misconfigured(self._why[enrolment.name]) from None
 
     async def _record(self, entry: Entry) -> Grant | Misconfigured | None:
         try:

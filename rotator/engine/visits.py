@@ -239,7 +239,8 @@ class Visits:
     # --- orders ------------------------------------------------------------------------------------------------
 
     async def enter(self, entries: Sequence[Entry]) -> None:
-        """Enrol these now. Raises Misconfigured for the first that does not fit, before anything is written."""
+        """Enrol these now. Raises Misconfigured for the first that does not fit, before anything is written, and after
+        that for one whose record cannot be read."""
         register, roster = self.register, self._roster
         assert register is not None and roster is not None  # noqa: S101 (the daemon has looked)
         made = [roster.enrolment_of(entry) for entry in entries]
@@ -255,7 +256,7 @@ class Visits:
         self._entered += 1
         for entry in entries:
             self._refused.forget(entry.name)
-        found = await asyncio.gather(*(rotation.enrol(enrolment, self._tools) for enrolment in made))
+        found = await asyncio.gather(*map(self._refused.enrol, made))
         self._desks.remake({one.name: (one, *known) for one, known in zip(made, found, strict=True)})
         await self._wake([grant.name for grant, anew in found if anew or grant.due_at is None])
         self._count_at = None

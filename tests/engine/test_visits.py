@@ -67,6 +67,10 @@ class Worn(MemoryStore):
             raise StateDamaged("a stored grant is not JSON", mend="run `rotator state reset`")
         return await super().grant(name)
 
+    async def enrol(self, grant: Grant) -> Grant:
+        await self.grant(grant.name)
+        return await super().enrol(grant)
+
 
 class WornRegister(MemoryRegister):
     def __init__(self, store: Worn) -> None:
@@ -457,6 +461,8 @@ def test_what_cannot_be_read_is_told_once_and_keeps_no_other_from_its_turn() -> 
             assert "store.troubled" not in stage.names()
             with pytest.raises(Misconfigured, match="g0015 of the register is left out: a stored grant is not JSON"):
                 await daemon.show("g0015")
+            with pytest.raises(Misconfigured, match="`rotator grants retire g0015` and enter it again"):
+                await daemon.enter(entries(["g0014", "g0015", "g0016"]))
             for name in ("g0003", "g0004", "g0015"):
                 await daemon.retire(name)
             stage.worn.entries, stage.worn.records = set(), set()
