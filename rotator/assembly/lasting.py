@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from rotator.settings import Settings
 
 # Of these the daemon is built; providers, grants, Vaults, discovery and the cluster are read anew.
@@ -9,18 +11,19 @@ SECTIONS = ("state", "startup", "log", "traces", "timing", "readiness", "http", 
 
 
 class Lasting:
-    """The sections that a reload does not change, as they were at the start."""
+    """The sections that a reload does not change, as they were at the start. ``tell`` hears of each change once, and of
+    no value."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tell: Callable[[str], None]) -> None:
         self._began = self._read = _sections(settings)
+        self._tell = tell
 
-    def warning(self, settings: Settings) -> str | None:
-        """What a person must know of this reading of the configuration, once for each change. No value is in it."""
+    def use(self, settings: Settings) -> None:
+        """The configuration was read anew."""
         before, self._read = self._read, _sections(settings)
         waiting = [f"[{name}]" for name in SECTIONS if self._read[name] != self._began[name]]
-        if self._read == before or not waiting:
-            return None
-        return f"what changed in {', '.join(waiting)} counts from the next start only; restart rotator"
+        if waiting and self._read != before:
+            self._tell(f"what changed in {', '.join(waiting)} counts from the next start only; restart rotator")
 
 
 def _sections(settings: Settings) -> dict[str, object]:

@@ -16,17 +16,18 @@ def read(folder: Path, text: str) -> Settings:
 
 
 def test_each_change_is_told_once_and_what_is_as_it_was_is_not(tmp_path: Path) -> None:
-    http = '[http]\naddress = "127.0.0.1:9465"\n'
-    kept = lasting.Lasting(read(tmp_path, http))
-    changed = '[http]\naddress = "127.0.0.1:9466"\n'
-    told = "what changed in {} counts from the next start only; restart rotator"
-    assert kept.warning(read(tmp_path, http)) is None
-    assert kept.warning(read(tmp_path, changed)) == told.format("[http]")
-    assert kept.warning(read(tmp_path, changed)) is None
+    http, changed = (f'[http]\naddress = "127.0.0.1:{port}"\n' for port in (9465, 9466))
     more = f'{changed}token = {{ file = "/run/token" }}\n[readiness]\nleast = "10s"\n'
-    assert kept.warning(read(tmp_path, more)) == told.format("[readiness], [http]")
-    assert kept.warning(read(tmp_path, http)) is None, "as at the start: nothing is to be done"
-    assert kept.warning(read(tmp_path, changed)) == told.format("[http]")
+    heard: list[str] = []
+    kept = lasting.Lasting(read(tmp_path, http), heard.append)
+    told = "what changed in {} counts from the next start only; restart rotator"
+    for text, sections in (
+        (http, None), (changed, "[http]"), (changed, None), (more, "[readiness], [http]"), (http, None),
+        (changed, "[http]"),
+    ):  # fmt: skip
+        heard.clear()
+        kept.use(read(tmp_path, text))
+        assert heard == ([] if sections is None else [told.format(sections)])
 
 
 def test_every_section_is_either_read_anew_or_told() -> None:
