@@ -18,6 +18,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
+from benchmarks import rotations
+
 FORM = {
     "grant_type": "refresh_token", "client_id": "1_3bcbxd9e24g0gk4swg0kwgcwg4o8k8g4g888kwc44gcc0gwwk4",
     "client_secret": "a client_secret of some length", "refresh_token": f"{0:086d}",
@@ -168,7 +170,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cold", action="store_true")
     parser.add_argument("--profile", type=Path)
+    parser.add_argument("--cores", choices=("one", "all"), default="all")
     asked = parser.parse_args()
+    if asked.cores == "one":
+        os.sched_setaffinity(0, {rotations.core()})
     json.dump(asyncio.run(CONTENDERS[asked.name](asked)), sys.stdout)
     print()
 

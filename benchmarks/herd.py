@@ -99,13 +99,15 @@ def _enrolment(
     return Enrolment(
         name=name, provider="lean", identity=(shape.url, CLIENT_ID, USERNAME), rules=rules, endpoint=endpoint,
         credentials=secrets.ReferenceSource(
-            CLIENT_ID, kept["client_secret"], USERNAME, kept["password"], key=key, salt=(shape.url,), environ={}
+            CLIENT_ID, kept["client_secret"], USERNAME, kept["password"], key=key, salt=(shape.url,), environ=NOTHING
         ),
         targets={"app": files.FilePublisher(shape.run / name)}, limits=limits, fingerprint=name,
     )  # fmt: skip
 
 
 SECRETS = ("client_secret", "password")
+# One for all, as the environment of a process is: by it they know which secrets may be read together.
+NOTHING: dict[str, str] = {}
 
 
 class Herd:

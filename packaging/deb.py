@@ -39,6 +39,8 @@ COMPLETIONS = {
     "zsh": "zsh/vendor-completions/_rotator",
     "fish": "fish/vendor_completions.d/rotator.fish",
 }
+# What the documents call by its place in a checkout.
+EXAMPLES = ("prometheus", "grafana", "kubernetes")
 CONTROL = """\
 Package: rotator
 Version: {version}
@@ -47,7 +49,7 @@ Maintainer: The authors of rotator <rotator@localhost>
 Installed-Size: {size}
 Depends: python3 (>= {python}), python3 (<< {next_python}), libc6, systemd
 Recommends: ca-certificates
-Suggests: python3-cryptography
+Suggests: python3-cryptography, python3-psycopg
 Section: admin
 Priority: optional
 Description: A valid OAuth 2.0 access token, always there
@@ -71,7 +73,7 @@ def build(dist: Path) -> Path:
         _program(root, Path(folder))
         run(PYTHON, "-c", _entry(root), "install", "--systemd", "--prefix", "/usr", "--program", "/usr/bin/rotator",
             "--root", str(root))  # fmt: skip
-        _documents(root)
+        documents(root)
         package = dist / f"rotator_{rotator.__version__}_{run('dpkg', '--print-architecture')}.deb"
         _control(root)
         dist.mkdir(exist_ok=True)
@@ -112,7 +114,8 @@ def _entry(root: Path) -> str:
     return f"import sys; sys.path.insert(0, {str(root / LIBRARY)!r}); from rotator.__main__ import main; main()"
 
 
-def _documents(root: Path) -> None:
+def documents(root: Path) -> None:
+    """Man pages, completions and all that is for reading."""
     for name in manual.PAGES:
         place = root / "usr/share/man" / f"man{name[-1]}" / f"{name}.gz"
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -121,11 +124,21 @@ def _documents(root: Path) -> None:
         place = root / "usr/share" / name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(completion.script(shell))
+    _pages(root)
+    place = root / "usr/share/doc/rotator"
+    shutil.copy(HOUSE / "LICENSE", place / "copyright")
+    (place / "changelog.gz").write_bytes(gzip.compress((HOUSE / "CHANGELOG.md").read_bytes(), mtime=0))
+
+
+def _pages(root: Path) -> None:
+    """The documents and what they speak of, for who has this machine and no checkout at night: the runbook, the rules
+    of its alerts, the dashboard."""
     documents = root / "usr/share/doc/rotator"
-    documents.mkdir(parents=True, exist_ok=True)
-    shutil.copy(HOUSE / "docs" / "status.schema.json", documents)
-    shutil.copy(HOUSE / "LICENSE", documents / "copyright")
-    (documents / "changelog.gz").write_bytes(gzip.compress((HOUSE / "CHANGELOG.md").read_bytes(), mtime=0))
+    shutil.copytree(HOUSE / "docs", documents, dirs_exist_ok=True)
+    for name in EXAMPLES:
+        shutil.copytree(HOUSE / "config" / name, documents / "examples" / name, dirs_exist_ok=True)
+        for page in documents.glob("*.md"):
+            page.write_text(page.read_text().replace(f"config/{name}", f"examples/{name}"))
 
 
 def _control(root: Path) -> None:

@@ -26,6 +26,10 @@ FILES = (
     ("/etc/rotator/credentials/, /etc/rotator/credentials.encrypted/", "secrets, one a file, for the service alone"),
     ("/var/lib/rotator/", "the state: refresh tokens, readable by the service alone"),
     ("/run/rotator/", "published access tokens"),
+    (
+        "/etc/rotator/NAME/rotator.toml, /var/lib/rotator/NAME/, /run/rotator/NAME/",
+        "the same for rotator@NAME.service: commands find the folders by the path of --config",
+    ),
 )
 
 

@@ -20,7 +20,7 @@ def fleet(plan: Plan, *, provider: str | None, grants: int | None, lifetime: tim
 
     Where none is configured, plain grants of ``provider`` with a password. Access tokens live for ``lifetime``, else
     for the provider's ``default_lifetime``. Raises BadUsage for a provider that nobody knows."""
-    from rotator.assembly import roster
+    from rotator.assembly import terms
     from rotator.core.policy import Rules
     from rotator.lab.fleet import scenario
     from rotator.settings import Budget
@@ -31,15 +31,15 @@ def fleet(plan: Plan, *, provider: str | None, grants: int | None, lifetime: tim
 
     def sort(name: str, named: str, rules: Rules, count: int) -> Sort:
         lives = min(lifetime or known[named].default_lifetime, known[named].longest_lifetime)
-        limits = roster.limits(known[named])
+        limits = terms.limits(known[named])
         return scenario.Sort(name=name, provider=named, rules=rules, limits=limits, lifetime=lives, count=count)
 
     sorts = [
-        sort(name, grant.provider, roster.rules(known[grant.provider], grant), 1)
+        sort(name, grant.provider, terms.of_grant(known[grant.provider], grant), 1)
         for name, grant in plan.settings.grants.items()
         if provider in (None, grant.provider)
     ]
     if sorts:
         return scenario.spread(sorts, grants or len(sorts))
     named = provider or USUAL_PROVIDER
-    return (sort("grant", named, roster.plain_rules(known[named], Budget(), password=True), grants or USUAL_GRANTS),)
+    return (sort("grant", named, terms.plain(known[named], Budget(), password=True), grants or USUAL_GRANTS),)

@@ -16,7 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from rotator import settings
-from rotator.assembly import roster
+from rotator.assembly import roster, services
 from rotator.assembly.plan import Plan
 from rotator.core.errors import BadUsage, Misconfigured
 from rotator.core.grants import Kind, Outcome
@@ -24,8 +24,6 @@ from rotator.core.ports import TokenRequest
 from rotator.core.tokens import Secret
 from rotator.drivers import clock
 
-CREDENTIALS = Path("/etc/rotator/credentials")
-ENCRYPTED = Path("/etc/rotator/credentials.encrypted")
 IN_POD = "/run/secrets/rotator"
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
@@ -76,7 +74,9 @@ def pieces(wanted: Wanted, form: Form, config: Path, manifest: Path, environ: Ma
         if not NAME.fullmatch(name):
             raise Misconfigured(f"{name!r} cannot name a {what}", mend="use a-z, 0-9 and _; nothing was written")
     folder = config.parent / "secrets"
-    found = _secrets(wanted, form, folder, manifest)
+    service = services.of(config)
+    home = services.OURS if service is None else service.home
+    found = _secrets(wanted, form, {Form.FILES: folder, Form.KUBERNETES: manifest}.get(form, home))
     try:
         before = config.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -183,13 +183,15 @@ def write(found: Sequence[Piece], *, force: bool) -> None:
         ) from None
 
 
-def _secrets(wanted: Wanted, form: Form, folder: Path, manifest: Path) -> list[Piece]:
+def _secrets(wanted: Wanted, form: Form, place: Path) -> list[Piece]:
+    """``place``: the manifest, the folder, or where the unit of this configuration has its folders of credentials."""
     named = {f"{wanted.grant}.{key}": secret.reveal() for key, secret in wanted.secrets.items()}
     if form is Form.KUBERNETES:
-        return [Piece(manifest, _manifest(named).encode(), 0o600)] if named else []
+        return [Piece(place, _manifest(named).encode(), 0o600)] if named else []
     if form is Form.ENCRYPTED:
-        return [Piece(ENCRYPTED / name, _encrypted(name, value), 0o600) for name, value in named.items()]
-    place = folder if form is Form.FILES else CREDENTIALS
+        encrypted = place / "credentials.encrypted"
+        return [Piece(encrypted / name, _encrypted(name, value), 0o600) for name, value in named.items()]
+    place = place if form is Form.FILES else place / "credentials"
     return [Piece(place / name, value.encode(), 0o600) for name, value in named.items()]
 
 

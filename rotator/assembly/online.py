@@ -13,6 +13,7 @@ from rotator.assembly.plan import Plan
 from rotator.core.errors import Misconfigured, Refused, RotatorError, Unavailable
 from rotator.core.ports import HttpRequest
 from rotator.drivers import clock
+from rotator.drivers.secrets import NoCredentials
 from rotator.settings import Target
 
 if TYPE_CHECKING:
@@ -24,11 +25,13 @@ LARGEST = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found; ``error`` None where all is well."""
+    """What one check found; ``error`` None where all is well. ``asked``: False where it could not even be tried from
+    here, which is neither good nor bad."""
 
     what: str
     told: str
     error: RotatorError | None = None
+    asked: bool = True
 
 
 # Told what one of those that were asked has answered, how many have, and how many there are.
@@ -84,7 +87,14 @@ async def _asked(what: str, asking: Awaitable[str]) -> list[Finding]:
     try:
         return [Finding(what, await asking)]
     except RotatorError as error:
-        return [Finding(what, error.what, error)]
+        return [_failed(what, error)]
+
+
+def _failed(what: str, error: RotatorError) -> Finding:
+    """Who looks from outside the service has none of its credentials: nothing is wrong with them."""
+    if isinstance(error, NoCredentials):
+        return Finding(what, f"not asked: credentials are given to the service only ({error.key})", asked=False)
+    return Finding(what, error.what, error)
 
 
 async def _provider(enrolled: roster.ConfiguredRoster, name: str, plan: Plan) -> str:
@@ -138,7 +148,7 @@ async def _postgres(plan: Plan, system_clock: clock.SystemClock) -> list[Finding
         finally:
             await store.close()
     except RotatorError as error:
-        return [Finding(what, error.what, error)]
+        return [_failed(what, error)]
     return [Finding(what, told)]
 
 
@@ -151,7 +161,7 @@ async def _vault(name: str, plan: Plan, system_clock: clock.SystemClock) -> list
     try:
         missing = {one.path: one for one in await rights.ask_lacking(way, needed, LIMIT)}
     except RotatorError as error:
-        return [Finding(what, error.what, error)]
+        return [_failed(what, error)]
     finally:
         await way.close()
     findings = [Finding(what, "logged in")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -9,14 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from rotator import settings
+from rotator.assembly import services
 from rotator.core.errors import BadUsage, Misconfigured
 from rotator.drivers import secrets
-from rotator.settings import Loaded, Settings
+from rotator.settings import Loaded, Settings, sources
 
 if TYPE_CHECKING:
     from rotator.drivers.vault import Tally
-
-SYSTEM = Path("/etc")
 
 T = TypeVar("T")
 
@@ -102,6 +102,18 @@ def locate(config: Path | None, environ: Mapping[str, str]) -> Plan:
     return Plan(settings.of_state(settings.find(environ, config), environ), environ, config)
 
 
+def folders(config: Path | None, environ: Mapping[str, str]) -> tuple[Path, ...]:
+    """Where a daemon has its private folder, by the place of its configuration alone: for who cannot read in it where
+    the state is. None where the place does not tell, as that would be a guess at some other daemon."""
+    path = settings.find(environ, config)
+    given = any(environ.get(name) for name in ("STATE_DIRECTORY", "RUNTIME_DIRECTORY"))
+    usual = config is None and not environ.get(sources.CONFIG)
+    if path is None or not os.path.isfile(path) or not (given or usual or services.of(path)):  # noqa: PTH113
+        return ()
+    plan = Plan(Loaded(Settings(), path, {}), environ, config)
+    return tuple(dict.fromkeys((state_directory(plan), runtime_directory(plan))))
+
+
 def check_entry(plan: Plan, name: str, table: Mapping[str, Any]) -> None:
     """Raises Misconfigured where a grant cannot stand in the register of this configuration."""
     settings.registered.from_table(plan.settings, name, table)
@@ -128,30 +140,29 @@ def span(text: str, option: str) -> timedelta:
 
 
 def state_directory(plan: Plan) -> Path:
-    return _directory(plan, "STATE_DIRECTORY", Path("/var/lib/rotator"), "XDG_STATE_HOME", ".local/state")
+    service = services.folders_of(plan.loaded.path)
+    system = None if service is None else service.state
+    return _directory(plan, "STATE_DIRECTORY", system, "XDG_STATE_HOME", ".local/state")
 
 
 def runtime_directory(plan: Plan) -> Path:
     """Where relative file targets lie. Without XDG_RUNTIME_DIR a user's own state directory serves."""
-    if "RUNTIME_DIRECTORY" not in plan.environ and not _is_system(plan) and "XDG_RUNTIME_DIR" not in plan.environ:
+    service = services.folders_of(plan.loaded.path)
+    if "RUNTIME_DIRECTORY" not in plan.environ and service is None and "XDG_RUNTIME_DIR" not in plan.environ:
         return state_directory(plan) / "run"
-    return _directory(plan, "RUNTIME_DIRECTORY", Path("/run/rotator"), "XDG_RUNTIME_DIR", ".local/state")
+    system = None if service is None else service.runtime
+    return _directory(plan, "RUNTIME_DIRECTORY", system, "XDG_RUNTIME_DIR", ".local/state")
 
 
-def _directory(plan: Plan, given: str, system: Path, xdg: str, fallback: str) -> Path:
-    """As systemd gives it (systemd.exec(5); the first of several), as the service has it where the configuration
-    is the system's own, so that commands beside the service find it, else the user's (XDG base directories)."""
+def _directory(plan: Plan, given: str, system: Path | None, xdg: str, fallback: str) -> Path:
+    """As systemd gives it (systemd.exec(5); the first of several), as the unit of this configuration has it, so that
+    commands beside the service find it, else the user's (XDG base directories)."""
     if value := plan.environ.get(given):
         return Path(value.partition(":")[0])
-    if _is_system(plan):
+    if system is not None:
         return system
     base = plan.environ.get(xdg)
     return (Path(base) if base else Path(plan.environ.get("HOME", "/")) / fallback) / "rotator"
-
-
-def _is_system(plan: Plan) -> bool:
-    path = plan.loaded.path
-    return path is not None and path.resolve().is_relative_to(SYSTEM)
 
 
 def effective(plan: Plan) -> list[tuple[str, Any, str]]:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rotator import settings
 from rotator.assembly import plan as plans
+from rotator.assembly import terms
 from rotator.assembly.plan import Plan
 from rotator.assembly.references import of
 from rotator.core import notices
 from rotator.core.errors import RotatorError
-from rotator.core.policy import Budget, Rules
+from rotator.core.policy import Rules
 from rotator.core.ports import Clock, Enrolment, Entry, Http, HttpAnswer, Publisher
 from rotator.core.pressure import Limits
 from rotator.core.tokens import Secret
@@ -43,6 +45,9 @@ class ConfiguredRoster:
         self._clients: dict[tuple[object, ...], http.HttpxClient] = {}
         self._vaults: dict[str, Vault] = {}
         self._endpoints: dict[tuple[str, str | None], oauth.Endpoint] = {}
+        self._dumps: dict[str, str] = {}
+        self._rules: dict[tuple[object, ...], Rules] = {}
+        self._limits: dict[str, Limits] = {}
         grants = {**(discovery.grants if discovery is not None else {}), **plan.settings.grants}
         self._enrolments = {name: self._enrol(name, grant) for name, grant in grants.items()}
 
@@ -109,7 +114,35 @@ class ConfiguredRoster:
         return self._plan.settings.providers.keys()
 
     def enrolment_of(self, entry: Entry) -> Enrolment:
-        return self._enrol(entry.name, settings.registered.grant(self._plan.settings, entry.name, entry.text))
+        found = settings.registered.grant(self._plan.settings, entry.name, entry.text, self._taken)
+        return self._enrol(entry.name, found, entry.text)
+
+    @cached_property
+    def _taken(self) -> Mapping[str, tuple[str, ...]]:
+        """What the configuration itself writes, for those of the register, which come again and again."""
+        return settings.sharing.places(self._plan.settings)
+
+    @cached_property
+    def _runtime(self) -> Path:
+        return plans.runtime_directory(self._plan)
+
+    def _rules_for(self, grant: Grant) -> Rules:
+        """The same object for all that are treated alike."""
+        budget = grant.budget
+        alike = (grant.provider, terms.has_password(grant), budget.limit, budget.window, budget.apart)
+        if alike not in self._rules:
+            self._rules[alike] = terms.of_grant(self._plan.settings.providers[grant.provider], grant)
+        return self._rules[alike]
+
+    def _limits_of(self, provider: str) -> Limits:
+        if provider not in self._limits:
+            self._limits[provider] = terms.limits(self._plan.settings.providers[provider])
+        return self._limits[provider]
+
+    def _described(self, provider: str) -> str:
+        if provider not in self._dumps:
+            self._dumps[provider] = self._plan.settings.providers[provider].model_dump_json()
+        return self._dumps[provider]
 
     def _endpoint(self, name: str, scope: str | None) -> oauth.Endpoint:
         """The token endpoint of a provider, the same for all that ask for the same there."""
@@ -122,17 +155,18 @@ class ConfiguredRoster:
             self._endpoints[name, scope] = oauth.Endpoint(profile, self.client(provider), now=self._clock.now)
         return self._endpoints[name, scope]
 
-    def _enrol(self, name: str, grant: Grant) -> Enrolment:
+    def _enrol(self, name: str, grant: Grant, text: str = "") -> Enrolment:
+        """``text``: how it stands in the register."""
         provider = self._plan.settings.providers[grant.provider]
         scope = grant.scope or provider.scope
         described = hashlib.sha256(
-            f"{grant.model_dump_json()}{provider.model_dump_json()}".encode()
+            f"{text or grant.model_dump_json()}{self._described(grant.provider)}".encode()
         ).hexdigest()  # secrets are masked in a dump; a changed literal is noticed by the credentials' own digest
         return Enrolment(
             name=name,
             provider=grant.provider,
             identity=(provider.token_url, grant.client_id, grant.username),
-            rules=rules(provider, grant),
+            rules=self._rules_for(grant),
             endpoint=self._endpoint(grant.provider, scope),
             credentials=secrets.ReferenceSource(
                 grant.client_id,
@@ -146,7 +180,7 @@ class ConfiguredRoster:
             ),
             targets=self._targets(name, grant),
             optional=frozenset(target for target, one in grant.targets.items() if not one.required),
-            limits=limits(provider),
+            limits=self._limits_of(grant.provider),
             fingerprint=described,
             after={target: frozenset(one.after) for target, one in grant.targets.items() if one.after is not None},
         )
@@ -183,7 +217,7 @@ class ConfiguredRoster:
         if target.secret is not None:
             return self._secret(target)
         if target.vault is None:
-            return _file(self._plan, target)
+            return _file(self._runtime, target)
         from rotator.drivers import vault
 
         place = target.vault.filled(grant=grant, provider=provider)
@@ -224,40 +258,13 @@ class ConfiguredRoster:
         return vaults.of(name, self._plan, self._clock)
 
 
-def rules(provider: Provider, grant: Grant) -> Rules:
-    """What the lifecycle must know of a grant, as its provider and it are configured."""
-    has_password = grant.password is not None and grant.username is not None
-    return plain_rules(provider, grant.budget, password=has_password)
-
-
-def plain_rules(provider: Provider, budget: settings.Budget, *, password: bool) -> Rules:
-    return Rules(
-        rotate_at=provider.rotate_at,
-        jitter=provider.jitter,
-        spacing=provider.spacing,
-        deadline=provider.deadline,
-        reuse=provider.reuse,
-        grace=provider.grace,
-        resend_after=min(timedelta(seconds=2), provider.grace / 4) if provider.grace else timedelta(seconds=2),
-        default_lifetime=provider.default_lifetime,
-        longest_lifetime=provider.longest_lifetime,
-        refresh_lifetime=provider.refresh_lifetime,
-        budget=Budget(limit=budget.limit, window=budget.window, apart=budget.apart),
-        password=password,
-    )
-
-
-def limits(provider: Provider) -> Limits:
-    return Limits(in_flight=provider.limits.in_flight, per_second=provider.limits.per_second)
-
-
 def _reference(shape: SecretReference | None, key: str) -> Reference | None:
     return None if shape is None else of(shape, key)
 
 
-def _file(plan: Plan, target: Target) -> files.FilePublisher | files.BundlePublisher:
+def _file(runtime: Path, target: Target) -> files.FilePublisher | files.BundlePublisher:
     assert target.place is not None  # noqa: S101 (the settings know that it is not in a Vault)
-    path, relative = plans.runtime_directory(plan) / target.place, not target.place.startswith("/")
+    path, relative = runtime / target.place, not target.place.startswith("/")
     if target.directory is not None:
         return files.BundlePublisher(
             path, target.bundled, mode=target.file_mode, group=target.group, make_parents=relative
@@ -279,4 +286,4 @@ def files_of(plan: Plan) -> Iterator[tuple[str, files.FilePublisher | files.Bund
     for name, grant in plan.settings.grants.items():
         for target, one in grant.targets.items():
             if one.place is not None:
-                yield f"grants.{name}.targets.{target}", _file(plan, one)
+                yield f"grants.{name}.targets.{target}", _file(plans.runtime_directory(plan), one)

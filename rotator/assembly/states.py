@@ -12,10 +12,11 @@ from rotator import settings
 from rotator.assembly import plan as plans
 from rotator.assembly import references
 from rotator.assembly.plan import Plan
+from rotator.core import extras
 from rotator.core.errors import BadUsage, Misconfigured
 from rotator.core.ports import Clock, Dice, Store
 from rotator.drivers import clock as clocks
-from rotator.drivers import sqlite
+from rotator.drivers import secrets, sqlite
 
 if TYPE_CHECKING:
     from rotator.drivers.postgres import PostgresStore
@@ -54,10 +55,7 @@ def _postgres(
     try:
         from rotator.drivers import postgres
     except ImportError:
-        raise Misconfigured(
-            "a state in PostgreSQL needs the package psycopg",
-            mend="install it: pip install 'token-rotator[postgres]'",
-        ) from None
+        raise extras.lacking("a state in PostgreSQL needs the package psycopg", "postgres") from None
     shape = plan.settings.state
     password = None
     if shape.password is not None:
@@ -100,9 +98,12 @@ def _seal(plan: Plan, clock: Clock) -> Seal | None:
 
 async def rekey(plan: Plan) -> int:
     """Write every stored record under the seal as configured, while no daemon runs; how many. Raises Overtaken where
-    one does."""
+    one does, Misconfigured for a key that cannot be read. No other secret is needed."""
     if plan.settings.state.seal is None or _in_vault(plan) is not None:
         raise BadUsage("state.seal is not set, so there is nothing to seal", mend="see state.seal in the configuration")
+    for key, shape in settings.references(plan.settings):
+        if key.startswith("state."):
+            secrets.check(references.of(shape, key), plan.environ)
     clock, dice = clocks.SystemClock(), clocks.SystemDice()
     sealed = _sqlite(plan, clock, dice)
     store = _postgres(plan, clock, dice, sqlite.Lock(folder(plan))) if is_remote(plan) else sealed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rotator.assembly.plan import Plan
-from rotator.core.errors import Misconfigured
+from rotator.core import extras
 
 if TYPE_CHECKING:
     from rotator.frontends.tracing import Tracing
@@ -29,9 +29,7 @@ def of(plan: Plan) -> Tracing | None:
     try:
         from rotator.frontends.tracing import Tracing
     except ImportError:
-        raise Misconfigured(
-            "traces.enabled needs a package that is not installed", mend="pip install 'token-rotator[otel]'"
-        ) from None
+        raise extras.lacking("traces.enabled needs the packages of OpenTelemetry", "otel") from None
     return Tracing(environ)
 
 

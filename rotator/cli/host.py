@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
+from rotator.cli import program
 from rotator.core.errors import BadUsage, Misconfigured
 from rotator.frontends import units
 
@@ -20,7 +21,7 @@ next:
   2. each secret          install -m 0600 /dev/stdin /etc/rotator/credentials/NAME
      or encrypted         systemd-creds encrypt --name=encrypted_NAME - /etc/rotator/credentials.encrypted/NAME
      either way it is     {{ credential = "NAME" }}
-  3. look, then start     rotator check && systemctl enable --now rotator"""
+  3. look, then start     {check} && systemctl enable --now rotator"""
 
 
 def install(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -28,8 +29,8 @@ def install(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if not arguments.systemd:
         raise BadUsage("install for what?", mend="rotator install --systemd")
     root = _root(arguments)
-    program = _program(arguments.program)
-    wanted = units.pieces(PurePosixPath(arguments.prefix), program, _version())
+    started = _program(arguments.program)
+    wanted = units.pieces(PurePosixPath(arguments.prefix), started, _version())
     done = _told(units.install(wanted, root, dry=arguments.dry_run), arguments.dry_run)
     if arguments.dry_run:
         return 0
@@ -39,7 +40,7 @@ def install(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         _run("systemd-tmpfiles", "--create", f"{library}/tmpfiles.d/rotator.conf")  # noqa: S108 (a folder of settings)
         _reload()
         if done:
-            print(NEXT.format(config=units.CONFIG), file=sys.stderr)
+            print(following(), file=sys.stderr)
     if not done:
         print("rotator: everything is in place already", file=sys.stderr)
     return 0
@@ -63,6 +64,11 @@ def uninstall(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     elif not arguments.purge:
         print("rotator: configuration and state are kept; --purge takes them away too", file=sys.stderr)
     return 0
+
+
+def following() -> str:
+    """What is to do after `install`, as it can be pasted: this program may lie in no PATH."""
+    return NEXT.format(config=units.CONFIG, check=program.typed("check"))
 
 
 def _told(changes: Iterable[units.Change], dry: bool) -> int:

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rotator import assembly
-from rotator.assembly import initial
+from rotator.assembly import initial, services
 from rotator.assembly.initial import Form, Wanted
-from rotator.cli import secrets
+from rotator.cli import program, secrets
 from rotator.core.errors import BadUsage, Refused
 from rotator.core.tokens import Secret
 
@@ -119,6 +119,9 @@ def _config(form: Form, environ: Mapping[str, str]) -> Path:
 def _next(form: Form, config: Path) -> str:
     if form is Form.KUBERNETES:
         return f"next: kubectl apply -f the manifest, then delete it; {config} goes into the ConfigMap"
+    named = ("--config", str(config))
     if form is Form.FILES:
-        return f"next: rotator check --config {config} && rotator run --config {config}"
-    return "next: rotator check && systemctl enable --now rotator (restart it where it runs)"
+        return f"next: {program.typed('check', *named)} && {program.typed('run', *named)}"
+    service = services.of(config)
+    unit = "rotator" if service is None else service.unit.removesuffix(".service")
+    return f"next: {program.typed('check', *named)} && systemctl enable --now {unit} (restart it where it runs)"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import rotator
-from rotator.cli import screen, words
+from rotator.cli import program, screen, words
 from rotator.core.errors import BadUsage, Misconfigured
 
 if TYPE_CHECKING:
@@ -45,10 +45,15 @@ def _online(plan: Plan, good: str, arguments: argparse.Namespace, environ: Mappi
     live = not arguments.json and screen.is_drawable(sys.stdout, environ)
     progress = screen.progress(environ)
 
+    def mend(one: Finding) -> str:
+        if not one.asked:
+            return program.within(plan, "check", "--online")
+        return one.error.mend if one.error is not None else ""
+
     def heard(found: list[Finding], done: int, of: int) -> None:
         progress("")
         for one in found if live else ():
-            _tell(one)
+            _tell(one, mend(one))
         progress(f"asking: {done} of {of} have answered" if done < of else "")
 
     if not arguments.json:
@@ -56,27 +61,23 @@ def _online(plan: Plan, good: str, arguments: argparse.Namespace, environ: Mappi
     findings = asyncio.run(online.check(plan, heard))
     if arguments.json:
         shown = [
-            {
-                "check": one.what,
-                "good": one.error is None,
-                "told": one.told,
-                "mend": one.error.mend if one.error else "",
-            }
+            {"check": one.what, "good": one.error is None if one.asked else None, "told": one.told, "mend": mend(one)}
             for one in findings
         ]
         print(json.dumps({"good": not online.worst(findings), "warnings": list(plan.warnings), "checks": shown}))
         return online.worst(findings)
     for one in () if live else findings:
-        _tell(one)
+        _tell(one, mend(one))
     bad = sum(one.error is not None for one in findings)
-    print(f"{len(findings)} checks, {bad} bad")
+    unasked = sum(not one.asked for one in findings)
+    print(f"{len(findings)} checks, {bad} bad" + (f", {unasked} not asked" if unasked else ""))
     return online.worst(findings)
 
 
-def _tell(one: Finding) -> None:
-    print(f"{'ok ' if one.error is None else 'BAD'}  {one.what}: {one.told}")
-    if one.error is not None and one.error.mend:
-        print(f"     to mend it: {one.error.mend}", flush=True)
+def _tell(one: Finding, mend: str) -> None:
+    print(f"{'BAD' if one.error is not None else 'ok ' if one.asked else '-- '}  {one.what}: {one.told}")
+    if mend:
+        print(f"     {'to mend it' if one.asked else 'to ask it'}: {mend}", flush=True)
 
 
 def show(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -137,9 +138,19 @@ def reset(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 def rekey(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Every record under the key that is configured now; killed half-way, all are as they were."""
     from rotator import assembly
+    from rotator.assembly import services
+    from rotator.drivers.secrets import NoCredentials
 
-    plan = assembly.read(arguments.config, environ)
-    count = asyncio.run(assembly.rekey(plan))
+    plan = assembly.read(arguments.config, environ, check=False)
+    try:
+        count = asyncio.run(assembly.rekey(plan))
+    except NoCredentials as error:
+        service, again = services.of(plan.loaded.path), program.within(plan, "rekey")
+        unit = service.unit if service else ""
+        raise Misconfigured(
+            f"{error.key} is a credential, and credentials are given to the service only",
+            mend=f"systemctl stop {unit} && {again} && systemctl start {unit}" if service else again,
+        ) from None
     print(f"{count} grant(s) sealed anew; state.seal.former is not needed any more", file=sys.stderr)
     return 0
 

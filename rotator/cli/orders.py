@@ -15,7 +15,7 @@ from typing import Any
 
 from rotator import assembly
 from rotator.cli import reach, secrets
-from rotator.core.errors import BadUsage, Transient, Unavailable
+from rotator.core.errors import BadUsage, Misconfigured, Transient, Unavailable
 from rotator.core.tokens import Secret
 from rotator.engine.daemon import Daemon
 from rotator.frontends.control import Client
@@ -34,19 +34,18 @@ def rotate(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def authorize(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    plan = assembly.read(arguments.config, environ, check=False)
     name = arguments.grant
-    if name not in plan.settings.grants:
-        raise BadUsage(f"no grant is named {name!r}", mend=f"add [grants.{name}] to the configuration")
+    way = Way(arguments.config, environ)
+    owner = _owner(way, name)
     password = refresh = None
     if arguments.refresh_token is not None:
         refresh = secrets.read(arguments.refresh_token, "--refresh-token")
     elif arguments.password_file is not None:
         password = secrets.read(arguments.password_file, "--password-file")
     else:
-        password = _ask(f"Password of {plan.settings.grants[name].username or 'the user'} for {name}: ")
+        password = _ask(f"Password of {owner or 'the user'} for {name}: ")
     document = carry_out(
-        Way(arguments.config, environ, plan),
+        way,
         lambda client: client.authorize(name, password=password, refresh=refresh),
         lambda daemon: daemon.authorize(name, password, refresh),
     )
@@ -110,11 +109,15 @@ class Way:
         self._read = plan
         self._checked: assembly.Plan | None = None
 
-    def plan(self) -> assembly.Plan:
+    def plan(self, *, check: bool = True) -> assembly.Plan:
         """Only who acts alone needs the secrets at hand; beside a daemon they are the daemon's. The same for each
         act."""
+        if self._read is None:
+            self._read = assembly.read(self._config, self._environ, check=False)
+        if not check:
+            return self._read
         if self._checked is None:
-            self._checked = assembly.checked(self._read or assembly.read(self._config, self._environ, check=False))
+            self._checked = assembly.checked(self._read)
         return self._checked
 
 
@@ -130,6 +133,23 @@ def carry_out(way: Way, ask: Callable[[Client], Document], act: Callable[[Daemon
             return await act(daemon)
 
     return asyncio.run(alone())
+
+
+def _owner(way: Way, name: str) -> str | None:
+    """Whose password is asked for, as far as it is known. Raises BadUsage for a grant that nobody knows, before
+    anything is typed. The daemon knows more of them than the configuration, which may be bad by now."""
+    runs = way.client.answers()
+    if runs:
+        way.client.show(name)
+    try:
+        grants = way.plan(check=False).settings.grants
+    except Misconfigured:
+        if not runs:
+            raise
+        return None
+    if not runs and name not in grants:
+        raise BadUsage(f"no grant is named {name!r}", mend=f"add [grants.{name}] to the configuration")
+    return grants[name].username if name in grants else None
 
 
 def _ask(prompt: str) -> Secret:

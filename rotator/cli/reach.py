@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,12 +26,37 @@ def client(config: Path | None, environ: Mapping[str, str], plan: Plan | None = 
 
     try:
         return assembly.client(plan or assembly.read(config, environ, check=False))
-    except Misconfigured:
+    except Misconfigured as error:
         # Somebody may be editing it, or a drop-in: the daemon works by what was good before.
-        found = assembly.client(assembly.locate(config, environ))
-        if not found.answers():
+        found = _going_on(config, environ)
+        if found is None:
             raise
+        _warn(error.what)
         return found
+
+
+def _going_on(config: Path | None, environ: Mapping[str, str]) -> Client | None:
+    """The daemon of a configuration that is bad: where it says that its state is, or where it would be unsaid."""
+    from rotator import assembly
+
+    try:
+        found = [assembly.client(assembly.locate(config, environ))]
+    except Misconfigured:
+        found = [Client(socket) for folder in assembly.folders(config, environ) for socket in folder.glob("*/control")]
+        found = [client for client in found if client.answers()]
+    return found[0] if len(found) == 1 and found[0].answers() else None
+
+
+@functools.cache
+def _warn(what: str) -> None:
+    """Once, however often a command looks."""
+    first, *more = what.splitlines()
+    rest = f" (and {len(more)} more)" if more else ""
+    print(
+        f"rotator: warning: {first}{rest}; the daemon goes on with the configuration of before, and a restart would "
+        "fail: see `rotator check`",
+        file=sys.stderr,
+    )
 
 
 def nearest(environ: Mapping[str, str]) -> Client | None:

@@ -104,10 +104,10 @@ def render(publication: Publication, form: Format, now: datetime, template: str 
     ``raw`` has no trailing newline, because most readers do not strip; the line formats end with one.
     Raises Misconfigured for a template that names an unknown field.
     """
+    if form is Format.RAW:
+        return publication.access.value.reveal().encode()
     known = fields(publication)
     match form:
-        case Format.RAW:
-            text = known["access_token"]
         case Format.HEADER:
             text = f"Authorization: {known['token_type']} {known['access_token']}\n"
         case Format.ENV:

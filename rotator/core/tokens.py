@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import NoReturn
 
 MASK = "•••"
@@ -100,5 +101,13 @@ def _keyed(key: bytes, parts: tuple[str | None, ...]) -> str:
     for part in parts:
         raw = b"" if part is None else part.encode("utf-8", "surrogatepass")
         told += (b"-" if part is None else str(len(raw)).encode(), b":", raw)
-    # One call into OpenSSL: this runs for every rotation.
-    return hmac.digest(key, b"".join(told), "sha256").hex()
+    # This runs for every rotation, on the loop: `hmac.digest` and `hmac.new` look the algorithm up each time and let go
+    # of the interpreter meanwhile, which on a busy daemon costs more than the hash.
+    keyed = _began(key).copy()
+    keyed.update(b"".join(told))
+    return keyed.hexdigest()
+
+
+@lru_cache(4)
+def _began(key: bytes) -> hmac.HMAC:
+    return hmac.new(key, digestmod="sha256")

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rotator.core import extras
 from rotator.core.errors import Misconfigured, StateDamaged
 from rotator.core.tokens import Secret
 
@@ -160,9 +161,7 @@ def _cipher(key: bytes) -> AESGCM:
     try:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
     except ImportError:
-        raise Misconfigured(
-            "state.seal needs the package cryptography", mend="install it: pip install 'token-rotator[seal]'"
-        ) from None
+        raise extras.lacking("state.seal needs the package cryptography", "seal") from None
     return AESGCM(key)
 
 

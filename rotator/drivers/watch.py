@@ -142,8 +142,10 @@ class InotifyWatcher:
         touched: list[str] = []
         again, arriving = False, ""
         for descriptor, mask, cookie, name in _events(raw):
-            if mask & MOVED_FROM and (ours := _OURS.fullmatch(name)) is not None:
-                arriving = f"{descriptor} {cookie} {ours[1]}"
+            if name.startswith(".") and (ours := _OURS.fullmatch(name)) is not None:
+                # What happens to it before it takes the place of a target is nobody's news.
+                if mask & MOVED_FROM:
+                    arriving = f"{descriptor} {cookie} {ours[1]}"
             # A folder that we made is news all the same.
             elif not mask & MOVED_TO or mask & DIRECTORY or f"{descriptor} {cookie} {name}" != arriving:
                 more, lost = self._sort(descriptor, mask, name)

@@ -16,20 +16,35 @@ class Alarm:
         self._clock = clock
         self._ring = ring
         self._at: datetime | None = None
+        self._minded: datetime | None = None
         self._works = False
 
+    def begin(self) -> None:
+        """A sweep begins: what is minded from here on counts beside what it sets in the end, for it may have asked the
+        store before that was saved."""
+        self._minded = None
+
     def set(self, at: datetime | None) -> None:
-        """Ring at ``at`` and at no other time; None: not at all."""
+        """Ring at ``at``, at what was minded since `begin`, and at no other time; None: not at all."""
         self._works = True
+        if self._minded is not None:
+            at = self._minded if at is None else min(at, self._minded)
         self._at = at
-        self._clock.alarm(at, self._ring)
+        self._clock.alarm(at, self._sound)
 
     def mind(self, at: datetime | None) -> None:
         """Ring at ``at`` too: at once where that has come, and nothing new where it rings before that anyway."""
-        now = self._clock.now()
         if at is None:
             return
-        if at <= now:
+        if at <= self._clock.now():
             self._ring()
-        elif self._works and not (self._at is not None and now < self._at <= at):
+            return
+        self._minded = at if self._minded is None else min(at, self._minded)
+        if self._works and (self._at is None or self._at > at):
             self.set(at)
+
+    def _sound(self) -> None:
+        # Only what has rung is over: on a busy loop the time has often come a moment before the bell, and who set it
+        # anew then would take the ring away.
+        self._at = None
+        self._ring()

@@ -222,7 +222,7 @@ class Courier:
             if now is None or not _counts(publisher, now.enrolment.targets.get(target), post, grant):
                 # A reload came between: once more, with the publisher that counts now.
                 continue
-            before, noted = now.posts[target], replace(post, ahead=None)
+            before, noted = now.posts[target], post if post.ahead is None else replace(post, ahead=None)
             if noted.differs(before):
                 self.changed.add(name)
             now.posts[target] = noted

@@ -135,6 +135,7 @@ class Scheduler:
         """Start everything that is due and set the next alarm. False where the store could not be asked; what is
         published is looked after all the same."""
         tools, now = self._tools, self._read_clock()
+        self._alarm.begin()
         self._crew.start(("tend",), self._roster.tend)
         self._courier.sweep(self._roster)
         self.visits.release()

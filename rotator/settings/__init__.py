@@ -13,6 +13,7 @@
     sources    environment over file over presets, merged, with the origin of each value
     problems   every error in words
     checks     what ties tables together
+    sharing    … and what two targets may not both write
     advice     what works but has a better way
     discovered a grant that stands in Vault, checked like a table
     registered a grant that stands in the store's register, the same
@@ -32,7 +33,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from rotator.core.errors import Misconfigured
-from rotator.settings import advice, checks, discovered, documents, problems, registered, shape, sources
+from rotator.settings import advice, checks, discovered, documents, problems, registered, shape, sharing, sources
 from rotator.settings.addresses import Address
 from rotator.settings.documents import DROP_INS
 from rotator.settings.entries import VaultPath, state_entry, vault_field
@@ -64,6 +65,7 @@ __all__ = [
     "of_state",
     "references",
     "registered",
+    "sharing",
     "state_entry",
     "vault_field",
 ]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from rotator.core.policy import Reuse
-from rotator.settings import checks
+from rotator.settings import checks, sharing
 from rotator.settings.models import Settings
 from rotator.settings.problems import Problem
 from rotator.settings.values import written
@@ -24,7 +24,7 @@ def warnings(settings: Settings) -> Iterator[Problem]:
                 "is written out where others may read it; "
                 f'better: {path[-1]} = {{ credential = "{name}" }} or {{ file = "/run/secrets/{name}" }}',
             )
-    for _grant, path, target in checks.targets(settings):
+    for path, target in sharing.targets(settings):
         if target.webhook is not None and target.signing_key is None:
             yield Problem((*path, "signing_key"), "is missing: the receiver cannot tell who sends; better: sign it")
         if target.place is not None and target.file_mode & 0o004:

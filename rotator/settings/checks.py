@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
 from rotator.core.errors import Misconfigured
 from rotator.core.publication import Format, fill
+from rotator.settings import sharing
 from rotator.settings.entries import vault_entry, vault_field
 from rotator.settings.models import Grant, Provider, Settings
 from rotator.settings.problems import Problem, suggest
 from rotator.settings.shape import Path, dotted
-from rotator.settings.targets import Target
+from rotator.settings.targets import KEYS_OF, Target
 from rotator.settings.values import SecretReference
 from rotator.settings.vaults import Auth, Vault
 
@@ -36,7 +38,7 @@ def problems(settings: Settings, names: Mapping[str, Any]) -> Iterator[Problem]:
         for target_name, target in grant.targets.items():
             yield from _of_target(("grants", name, "targets", target_name), target, vaults)
         yield from _of_hooks(("grants", name, "targets"), grant)
-    yield from _shared_places(settings)
+    yield from sharing.problems(settings)
     for path, reference in references(settings):
         if reference.kind == "vault" and path[0] == "vault":
             yield Problem(path, "cannot be kept in a Vault itself; use { file = … } or { credential = … }")
@@ -81,13 +83,14 @@ def _of_state(settings: Settings, vaults: Iterable[str]) -> Iterator[Problem]:
             yield Problem((*path, key), "cannot be kept in a Vault; use { credential = … }, { file = … } or transit")
 
 
-def of_grant(settings: Settings, name: str, grant: Grant) -> Iterator[Problem]:
-    """What is wrong with one more grant, given what is configured."""
+def of_grant(settings: Settings, name: str, grant: Grant, taken: Mapping[str, Path] | None = None) -> Iterator[Problem]:
+    """What is wrong with one more grant, given what is configured; ``taken``: the `sharing.places` of that, for who
+    asks about many."""
     yield from _of_grant(("grants", name), grant, settings.providers, settings.providers)
     for target_name, target in grant.targets.items():
         yield from _of_target(("grants", name, "targets", target_name), target, settings.vault)
-    more = settings.model_copy(update={"grants": {**settings.grants, name: grant}})
-    yield from _shared_places(more)
+    yield from _of_hooks(("grants", name, "targets"), grant)
+    yield from sharing.of_grant(name, grant, sharing.places(settings) if taken is None else taken)
 
 
 def _table(names: Mapping[str, Any], key: str) -> Iterable[str]:
@@ -167,16 +170,11 @@ def _of_grant(
         yield Problem((*path, "budget", "apart"), "must be shorter than budget.window")
 
 
-# Which keys belong to which kind of target.
-KEYS_OF = {
-    "file": ("format", "template", "mode", "group"),
-    "directory": ("files", "mode", "group"),
-    "vault": ("fields", "max_versions", "kv"),
-    "secret": ("fields",),
-    "command": ("timeout", "after"),
-    "signal": ("after",),
-    "webhook": ("timeout", "after", "signing_key", "ca_file", "allow_plain_http"),
-}
+@cache
+def _foreign(kind: str) -> tuple[tuple[str, object], ...]:
+    """The keys that only other kinds of target have, with their defaults."""
+    keys = sorted({key for keys in KEYS_OF.values() for key in keys} - set(KEYS_OF[kind]))
+    return tuple((key, Target.model_fields[key].get_default(call_default_factory=True)) for key in keys)
 
 
 def _of_target(path: Path, target: Target, vaults: Iterable[str]) -> Iterator[Problem]:
@@ -184,8 +182,8 @@ def _of_target(path: Path, target: Target, vaults: Iterable[str]) -> Iterator[Pr
     if len(chosen) != 1:
         yield Problem(path, _exactly_one(tuple(KEYS_OF), chosen))
         return
-    for key in sorted({key for keys in KEYS_OF.values() for key in keys} - set(KEYS_OF[chosen[0]])):
-        if getattr(target, key) != Target.model_fields[key].get_default(call_default_factory=True):
+    for key, default in _foreign(chosen[0]):
+        if getattr(target, key) != default:
             owners = " or ".join(kind for kind, keys in KEYS_OF.items() if key in keys)
             yield Problem((*path, key), f"is only for a {owners} target; remove it")
     if target.kv == 1 and target.max_versions is not None:
@@ -224,28 +222,6 @@ def _fillable(path: Path, template: str) -> Iterator[Problem]:
 def _known_vault(path: Path, name: str, vaults: Iterable[str]) -> Iterator[Problem]:
     if name not in vaults:
         yield Problem(path, f"needs the Vault {name!r}, which is not configured; add [vault.{name}] with address, auth")
-
-
-def _shared_places(settings: Settings) -> Iterator[Problem]:
-    """Two targets that write one place would overwrite each other for ever."""
-    seen: dict[str, Path] = {}
-    for grant, path, target in targets(settings):
-        place = target.place
-        if target.secret is not None:
-            place = f"secret {target.secret}"
-        if target.vault is not None:
-            place = str(target.vault.filled(grant=grant, provider=settings.grants[grant].provider))
-        if place:
-            first = seen.setdefault(place, path)
-            if first != path:
-                key = next(key for key in KEYS_OF if getattr(target, key) is not None)
-                yield Problem((*path, key), f"is also written by {dotted(first)}; give {grant} a place of its own")
-
-
-def targets(settings: Settings) -> Iterator[tuple[str, Path, Target]]:
-    for grant_name, grant in settings.grants.items():
-        for name, target in grant.targets.items():
-            yield grant_name, ("grants", grant_name, "targets", name), target
 
 
 def references(settings: Settings) -> Iterator[tuple[Path, SecretReference]]:

@@ -14,16 +14,17 @@ from rotator.settings.models import Grant, Settings
 from rotator.settings.values import NAME
 
 
-def grant(settings: Settings, name: str, text: str) -> Grant:
-    """Raises Misconfigured with one line that names the grant and its key, and no value."""
+def grant(settings: Settings, name: str, text: str, taken: Mapping[str, shape.Path] | None = None) -> Grant:
+    """``taken``: see `checks.of_grant`. Raises Misconfigured with one line that names the grant and its key, and no
+    value."""
     try:
         table = json.loads(text)
     except (ValueError, RecursionError):
         raise Misconfigured(f"{name}: not JSON", mend="write an object with the keys of [grants.NAME]") from None
-    return from_table(settings, name, table)
+    return from_table(settings, name, table, taken)
 
 
-def from_table(settings: Settings, name: str, table: object) -> Grant:
+def from_table(settings: Settings, name: str, table: object, taken: Mapping[str, shape.Path] | None = None) -> Grant:
     """See `grant`."""
     if not re.fullmatch(NAME, name):
         raise Misconfigured("a name cannot be that of a grant", mend="name it with a-z, 0-9 and _")
@@ -35,13 +36,15 @@ def from_table(settings: Settings, name: str, table: object) -> Grant:
         first = error.errors(include_url=False, include_input=False)[0]
         path = tuple(str(part) for part in first["loc"])
         raise Misconfigured(f"{name}: {shape.dotted(path)} {_words(first['type'], first.get('ctx', {}))}") from None
-    for key, reference in (("client_secret", made.client_secret), ("password", made.password)):
+    secrets = {"client_secret": made.client_secret, "password": made.password}
+    secrets |= {f"targets.{target}.signing_key": one.signing_key for target, one in made.targets.items()}
+    for key, reference in secrets.items():
         if reference is not None and reference.kind == "literal" and settings.state.seal is None:
             raise Misconfigured(
                 f"{name}: {key} would be kept in clear",
                 mend="set state.seal, or refer to it: { file = … }, { vault = … }",
             )
-    for problem in checks.of_grant(settings, name, made):
+    for problem in checks.of_grant(settings, name, made, taken):
         raise Misconfigured(f"{name}: {shape.dotted(problem.path[2:])} {problem.text}")
     return made
 

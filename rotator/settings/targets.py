@@ -99,3 +99,15 @@ class Target(Part):
         if self.mode is not None:
             return self.mode
         return 0o600 if self.group is None else 0o640
+
+
+# Which keys belong to which kind of target.
+KEYS_OF = {
+    "file": ("format", "template", "mode", "group"),
+    "directory": ("files", "mode", "group"),
+    "vault": ("fields", "max_versions", "kv"),
+    "secret": ("fields",),
+    "command": ("timeout", "after"),
+    "signal": ("after",),
+    "webhook": ("timeout", "after", "signing_key", "ca_file", "allow_plain_http"),
+}

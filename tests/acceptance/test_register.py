@@ -61,6 +61,8 @@ def test_hundreds_are_entered_at_once_rotated_and_served_after_a_restart(tmp_pat
             assert stage.rotator("token", "g0007").stdout == (tmp_path / "run/many/g0007/token").read_text()
             rotated = json.loads(stage.rotator("rotate", "g0007", "--json").stdout)
             assert rotated["generation"] == 2 and rotated["published"] is True
+            login = stage.rotator("authorize", "g0009", "--password-file", "-", typed=ACCOUNT.password)
+            assert login.returncode == 0 and "g0009: generation 2" in login.stderr, login.stderr
             listed = stage.rotator("grants", "list", "--limit", "3", "--after", "g0005").stdout.splitlines()
             assert [line.split("\t")[:3] for line in listed[1:]] == [
                 ["g0006", "emulated", "1"], ["g0007", "emulated", "2"], ["g0008", "emulated", "1"],
@@ -79,7 +81,7 @@ def test_hundreds_are_entered_at_once_rotated_and_served_after_a_restart(tmp_pat
             assert published(stage) == COUNT - 1
             refused = stage.rotator("token", "g0000")
             assert refused.returncode == 64 and "no grant is named 'g0000'" in refused.stderr
-        assert stage.provider.journal.password_attempts == before == COUNT + 1
+        assert stage.provider.journal.password_attempts == before == COUNT + 2, "once each, and one login by hand"
 
 
 def test_without_a_daemon_they_are_entered_as_well_from_comma_separated_values(tmp_path: Path) -> None:

@@ -268,15 +268,46 @@ def test_profiles_live_side_by_side(service: Service, machine: Machine) -> None:
     service.start()
     machine.run("systemctl", "start", "rotator@shop")
     assert len(machine.read("/run/rotator/shop/billing/token")) == len(service.token)
-    assert machine.read("/run/rotator/shop/billing/token") != service.token
+    shops, ours = machine.read("/run/rotator/shop/billing/token"), service.token
+    assert shops != ours
+    # A command goes to the daemon whose configuration it reads, or tries to.
+    config = "/etc/rotator/shop/rotator.toml"
+    machine.run("rotator", "rotate", "--force", "billing", "--config", config)
+    rotated = machine.read("/run/rotator/shop/billing/token")
+    assert (rotated != shops, service.token) == (True, ours)
+    machine.write(config, "half a configur")
+    broken = machine.run("rotator", "rotate", "--force", "billing", "--config", config)
+    assert "the daemon goes on with the configuration of before" in broken.stderr
+    assert (machine.read("/run/rotator/shop/billing/token") != rotated, service.token) == (True, ours)
     machine.run("systemctl", "stop", "rotator@shop")
     assert machine.succeeds("test", "-s", "/run/rotator/shop/billing/token"), "what is published outlives a stop"
+
+
+def test_a_command_that_needs_a_credential_prints_the_line_that_gives_it(service: Service, machine: Machine) -> None:
+    service.start()
+    before, folders = service.token, ("stat", "-c", "%a %U:%G %n", "/run/rotator", "/var/lib/rotator")
+    modes = machine.say(*folders)
+    service.credential("seal", "5e" * 32)
+    service.configure(f'state.seal.key = {{ credential = "seal" }}\n{CONFIG}')
+    outside = machine.run("rotator", "rekey", check=False)
+    told, mend = outside.stderr.splitlines()
+    assert (outside.returncode, told) == (
+        78, "rotator: state.seal.key is a credential, and credentials are given to the service only",
+    )  # fmt: skip
+    done = machine.run("sh", "-c", mend.removeprefix("rotator: to mend it: "))
+    assert "1 grant(s) sealed anew" in done.stdout + done.stderr
+    assert service.token == before, "what is published stays while a command has the unit's folders"
+    assert machine.say(*folders) == modes
+    assert service.generation() == 1
+    machine.run("rotator", "rotate", "--force", "billing")
+    assert service.provider.count("password") == 1
 
 
 def test_installed_by_its_own_word_and_taken_away_again(machine: Machine) -> None:
     place = "/usr/local/lib/systemd/system/rotator.service"
     told = machine.run("rotator", "install", "--systemd")
     assert f"written  {place}" in told.stdout and "warning" not in told.stderr, told.stderr
+    assert " /usr/bin/rotator check && systemctl enable --now rotator" in told.stderr
     assert machine.unit("rotator", "FragmentPath")["FragmentPath"] == place
     again = machine.run("rotator", "install", "--systemd").stdout.splitlines()
     assert set(again) <= {"kept  /etc/rotator/rotator.toml"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 from tests.acceptance.stage import wait_for
@@ -24,6 +25,20 @@ password = {{ credential = "password" }}
 targets.cluster = {{ vault = "secret/oauth/billing" }}
 """
 WORD = "a-token-for-tests"
+
+
+def asks_with_the_credentials(machine: Machine) -> None:
+    """A command finds this daemon by its configuration, and is told how to ask with what the unit alone is given; that
+    leaves the unit's folders as they are."""
+    config = ("--config", "/etc/rotator/rotator-vault.toml")
+    assert "billing" in machine.say("rotator", "status", *config)
+    outside = machine.say("rotator", "check", "--online", *config)
+    assert "not asked: credentials are given to the service only (vault.default.auth.token)" in outside
+    line = re.search(r"to ask it: (systemd-run .*)", outside)
+    assert line is not None, outside
+    inside = machine.run("sh", "-c", line[1], check=False)
+    assert "ok   vault default: logged in" in inside.stdout, inside.stdout + inside.stderr
+    assert "billing" in machine.say("rotator", "status", *config), "the control socket is still there"
 
 
 def test_everything_is_in_vault_and_survives_the_user_that_is_no_more(service: Service, machine: Machine) -> None:
@@ -48,6 +63,7 @@ def test_everything_is_in_vault_and_survives_the_user_that_is_no_more(service: S
     try:
         machine.run("systemctl", "start", "rotator-vault")
         first = entry("oauth/billing")["access_token"]
+        asks_with_the_credentials(machine)
         assert not machine.succeeds("id", "rotator-vault") or machine.say("id", "-u", "rotator-vault") >= "61184"
         # Another user id, and nothing of the old one's is needed.
         machine.run("systemctl", "stop", "rotator-vault")

@@ -248,6 +248,36 @@ def test_leftovers_of_a_killed_process_are_swept_and_nothing_else(tmp_path: Path
     assert names(tmp_path) == {"token", *others}
 
 
+def test_a_crowded_folder_is_listed_once_for_all_its_targets_and_again_where_it_is_another(tmp_path: Path) -> None:
+    folder, listed, watched = tmp_path / "many", list[str](), True
+
+    def hear(event: str, arguments: tuple[object, ...]) -> None:
+        # There is no taking it away again (sys.addaudithook): it falls silent.
+        if watched and event == "os.scandir":
+            listed.append(str(arguments[0]))
+
+    def fill() -> None:
+        folder.mkdir()
+        for number in range(100):
+            (folder / f"t{number}").write_text("old")
+            (folder / f".t{number}.0123456789abcdef.rotator").write_text("half a tok")
+
+    sys.addaudithook(hear)
+    try:
+        fill()
+        for turn in range(2):
+            for number in range(100):
+                settle(files.FilePublisher(folder / f"t{number}"), publication(turn + 1))
+        assert names(folder) == {f"t{number}" for number in range(100)}
+        assert listed.count(str(folder)) == 1
+        folder.rename(tmp_path / "aside")
+        fill()
+        settle(files.FilePublisher(folder / "t7"), publication(3))
+        assert ".t7.0123456789abcdef.rotator" not in names(folder)
+    finally:
+        watched = False
+
+
 def test_removing_sweeps_leftovers_too(tmp_path: Path) -> None:
     path = tmp_path / "token"
     mark = settle(files.FilePublisher(path), publication(1)).mark

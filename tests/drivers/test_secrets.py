@@ -105,7 +105,7 @@ def failures(tmp_path: Path) -> list[tuple[Reference, type[RotatorError], str]]:
         ),
         (
             reference("credential", "x"),
-            Misconfigured,
+            secrets.NoCredentials,
             f"{KEY}: there is no credential x, as $CREDENTIALS_DIRECTORY is not set; "
             "start rotator by systemd with LoadCredential=x, or use { file = … }",
         ),

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+from itertools import zip_longest
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -56,8 +57,13 @@ target {kind}, a Vault {vault}, the daemon some 50. Beyond `metrics.per_grant_up
 those that are not well (not fresh, not published, or overdue) have series of their own, {most} at most;
 `rotator_grants_omitted` says how many have none. `rotator_refresh_total` is then told for each provider (without
 `grant`), `rotator_publish_total` for each kind of target: no alert is lost by it, and sums over grants stay what they
-are. Grants of the register have no series of their own, well or not, and the rules tell none of them: watch
-`rotator_register_grants{{standing="resting"}}` (a person must act) and `{{standing="overdue"}}` where you have one.
+are.
+
+Grants of the register have no series of their own, well or not, and their exchanges count in `rotator_refresh_total`
+only where that is told for each provider. `rotator_register_grants` counts them: RotatorRegisterExpired tells when many
+lost their valid token, RotatorRegisterResting when some wait for a person (`standing="resting"`),
+RotatorRegisterOverdue when some are due and have no turn (`standing="overdue"`). Which ones they are is for
+`rotator grants list` to say: [runbook.md](runbook.md).
 
 ## What it costs
 
@@ -117,7 +123,26 @@ def page() -> str:
 def test_the_page_of_metrics_says_what_is_exported() -> None:
     if WRITES:
         PAGE.write_text(page())
-    assert PAGE.read_text() == page(), "write it anew: make docs"
+    made, stands = page(), PAGE.read_text()
+    assert stands == made, by_hand(stands, made)
+
+
+def by_hand(stands: str, made: str) -> str:
+    """Why a written page is not what its writer makes, for who changed the wrong one of the two."""
+    lines = zip_longest(stands.splitlines(keepends=True), made.splitlines(keepends=True), fillvalue="")
+    number, line = next((number, one) for number, (one, other) in enumerate(lines, start=1) if one != other)
+    return (
+        f"docs/metrics.md:{number} was edited by hand, or the code has moved on: nothing writes {line!r}. Words belong "
+        "into HEAD of tests/prometheus/test_documents.py or the help of a family in rotator/frontends/metrics/"
+        "catalogue.py; then DOCS=write pytest tests/prometheus/test_documents.py writes the page"
+    )
+
+
+def test_a_page_that_was_edited_by_hand_is_told_as_that() -> None:
+    told = by_hand(page().replace("## What it costs", "## What it costs you"), page())
+    assert "edited by hand" in told
+    assert "## What it costs you" in told
+    assert "HEAD of tests/prometheus/test_documents.py" in told
 
 
 def dashboard() -> ModuleType:
@@ -182,13 +207,24 @@ def test_the_dashboard_shows_every_metric() -> None:
 
 def test_labels_that_are_asked_for_are_those_of_the_metric() -> None:
     """A state or an outcome that there is not would keep an alert silent for ever."""
-    words = {"state": catalogue.STATES, "outcome": (*catalogue.OUTCOMES, *catalogue.LOGINS)}
+    words = {
+        "state": catalogue.STATES, "outcome": (*catalogue.OUTCOMES, *catalogue.LOGINS),
+        "standing": catalogue.STANDINGS,
+    }  # fmt: skip
     for rule in rules():
         for label, told in re.findall(r'(\w+)!?="([^"]*)"', rule["expr"]):
             assert label == "job" or told in words[label], rule["alert"]
 
 
 # --- rules ------------------------------------------------------------------------------------------------------
+
+
+def test_whoever_has_no_series_of_his_own_is_told_of_all_the_same() -> None:
+    """Grants of the register, and one daemon among several."""
+    asked = " ".join(rule["expr"] for rule in rules())
+    for standing in ("valid", "resting", "overdue"):
+        assert f'rotator_register_grants{{standing="{standing}"}}' in asked
+    assert any(rule["expr"].startswith('up{job="rotator"} == 0') for rule in rules())
 
 
 def test_every_rule_tells_who_acts_and_what_to_do() -> None:
@@ -201,6 +237,13 @@ def test_every_rule_tells_who_acts_and_what_to_do() -> None:
         assert rule["labels"]["severity"] in ("warning", "critical")
     for section in re.split(r"^## ", RUNBOOK.read_text(), flags=re.MULTILINE)[1:]:
         assert all(f"**{part}" in section for part in ("What it means.", "What to look at.", "At night.")), section
+
+
+def test_the_runbook_tells_of_every_end_after_which_nobody_starts_it_again() -> None:
+    unit, text = (HOUSE / "systemd" / "rotator.service").read_text(), RUNBOOK.read_text()
+    (codes,) = re.findall(r"^RestartPreventExitStatus=(.*)$", unit, re.MULTILINE)
+    assert [code for code in codes.split() if f"xit code {code}" not in text] == []
+    assert "rotator state reset" in text
 
 
 def test_no_rule_waits_for_as_long_as_a_token_of_an_hour_is_renewed_ahead() -> None:

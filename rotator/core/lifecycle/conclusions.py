@@ -35,7 +35,11 @@ def conclude(grant: Grant, fact: facts.Concluded, moment: Moment, rules: Rules, 
     intent = grant.intent
     if intent is None:
         raise ValueError("an exchange was concluded that no intent announced")
-    step = _answered(replace(grant, intent=None, exchanged_at=moment.now), intent, fact, moment, rules, chance)
+    outcome = fact.outcome
+    if outcome.cls is OutcomeClass.GRANTED and outcome.answer is not None and outcome.answer.access is not None:
+        step = gains.granted(grant, intent, outcome.answer, outcome.answer.access, fact, moment, rules, chance)
+    else:
+        step = _failed(replace(grant, intent=None, exchanged_at=moment.now), intent, fact, moment, rules, chance)
     concluded, ending = endings.noted(step.grant, moment.now, rules)
     return replace(step, grant=concluded, events=(*step.events, *ending)) if ending else step
 
@@ -49,12 +53,10 @@ def recall(grant: Grant, moment: Moment, rules: Rules, chance: float) -> tuple[G
     return step.grant, step.events
 
 
-def _answered(
+def _failed(
     grant: Grant, intent: Intent, fact: facts.Concluded, moment: Moment, rules: Rules, chance: float
 ) -> facts.Step:
     outcome = fact.outcome
-    if outcome.cls is OutcomeClass.GRANTED and outcome.answer is not None and outcome.answer.access is not None:
-        return gains.granted(grant, intent, outcome.answer, outcome.answer.access, fact, moment, rules, chance)
     if intent.kind is Kind.PASSWORD:
         grant = replace(grant, debits=_charged(grant.debits, intent, outcome, moment.now, rules))
     if intent.interactive:

@@ -16,8 +16,8 @@ def granted(
     grant: Grant, intent: Intent, answer: Answer, value: Secret, fact: facts.Concluded, moment: Moment, rules: Rules,
     chance: float,
 ) -> facts.Step:  # fmt: skip
-    """The next generation; whatever was in trouble, in doubt or latched is not any more. Expiry counts from before the
-    request was sent."""
+    """Close the intent with the next generation; whatever was in trouble, in doubt or latched is not any more. Expiry
+    counts from before the request was sent."""
     now = moment.now
     last_good = grant.access.lifetime if grant.access is not None else None
     lifetime = policy.lifetime(answer.lifetime, rules, last_good)
@@ -37,7 +37,7 @@ def granted(
     renewed = replace(
         grant, generation=generation, access=access, refresh=refresh, previous_refresh=previous, refreshed_at=now,
         doubt=None, latch=None, trouble=None, password_lost=False, due_at=due_at, unproven=False,
-        debits=rules.budget.within(grant.debits, now), remarks=seen,
+        debits=rules.budget.within(grant.debits, now), remarks=seen, intent=None, exchanged_at=now,
     )  # fmt: skip
     told: list[events.Event] = [
         events.Rotated(

@@ -16,6 +16,10 @@ from rotator.drivers.files import groups
 
 _FRESH = re.compile(r"\.(.+)\.[0-9a-f]{16}\.rotator")
 
+CROWDED = 64
+# What was left in crowded folders when they were listed, by device and inode: another may be mounted there.
+_listed: dict[str, tuple[tuple[int, int], dict[str, list[str]]]] = {}
+
 # Two targets of one new folder are settled on different threads.
 _making = threading.Lock()
 
@@ -33,19 +37,43 @@ def fresh(name: str) -> str:
 def sweep(path: Path) -> None:
     """Delete what a killed process left half-made beside ``path``: files and empty folders named by `sibling`.
 
-    What cannot be deleted or listed stays: the caller has something better to do than to fail over it."""
-    for name in leftovers(path.parent).get(path.name, ()):
+    What cannot be deleted or listed stays: the caller has something better to do than to fail over it. A crowded folder
+    is listed once for all that are made in it: a hundred thousand targets may stand there, and each come again and
+    again."""
+    for name in _left(path.parent, path.name):
         delete(path.with_name(name))
 
 
-def leftovers(folder: Path) -> dict[str, list[str]]:
-    """By the name that each was to have, all that is half-made in ``folder``; nothing where it cannot be listed."""
-    found: dict[str, list[str]] = {}
+def forget(folder: Path) -> None:
+    """Something was left in it: let the next `sweep` list it anew."""
+    _listed.pop(str(folder), None)
+
+
+def _left(folder: Path, name: str) -> list[str]:
+    known = _listed.get(str(folder))
+    try:
+        status = folder.stat()
+    except OSError:
+        return []
+    which = (status.st_dev, status.st_ino)
+    if known is None or known[0] != which:
+        count, found = _list(folder)
+        if count < CROWDED:
+            _listed.pop(str(folder), None)
+            return found.get(name, [])
+        known = _listed[str(folder)] = (which, found)
+    return known[1].pop(name, [])
+
+
+def _list(folder: Path) -> tuple[int, dict[str, list[str]]]:
+    """How many entries it has and, by the name that each was to have, all that is half-made; nothing where it cannot be
+    listed."""
+    count, found = 0, dict[str, list[str]]()
     with suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
+        for count, entry in enumerate(entries, start=1):  # noqa: B007 (counted)
             if (ours := _FRESH.fullmatch(entry.name)) is not None:
                 found.setdefault(ours[1], []).append(entry.name)
-    return found
+    return count, found
 
 
 def delete(left: Path) -> None:

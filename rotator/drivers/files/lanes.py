@@ -30,6 +30,7 @@ class Lane:
         # Python joins its thread at exit, so a write that was begun ends.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"files-{number}")
         self._waiting: deque[_Job] = deque()
+        self._gathered: WeakKeyDictionary[asyncio.AbstractEventLoop, list[_Job]] = WeakKeyDictionary()
         self._done: WeakKeyDictionary[asyncio.AbstractEventLoop, deque[_Told]] = WeakKeyDictionary()
 
     def run(self, work: Callable[[], T]) -> asyncio.Future[T]:
@@ -37,11 +38,20 @@ class Lane:
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[T] = loop.create_future()
         self._done.setdefault(loop, deque())
-        self._waiting.append((work, waiter, loop))
-        # A thread on its way takes this along; where it was just leaving, one too many finds nothing.
-        if len(self._waiting) == 1:
-            self._thread.submit(self._drain)
+        gathered = self._gathered.setdefault(loop, [])
+        if not gathered:
+            # With this turn of the loop whatever else is handed in during it: a thread that is woken for the first of
+            # them takes the interpreter away from those who hand in the others.
+            loop.call_soon(self._hand_over, gathered)
+        gathered.append((work, waiter, loop))
         return waiter
+
+    def _hand_over(self, gathered: list[_Job]) -> None:
+        self._waiting.extend(gathered)
+        # A thread on its way takes them along; where it was just leaving, one too many finds nothing.
+        if len(self._waiting) == len(gathered):
+            self._thread.submit(self._drain)
+        gathered.clear()
 
     def _drain(self) -> None:
         while self._waiting:

@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from weakref import WeakSet
 
 from rotator.core import publication
 from rotator.core.errors import Misconfigured
@@ -78,8 +77,6 @@ class FilePublisher:
         self._gid: int | None = None
         self._make_parents = make_parents
         self._swept = False
-        self._leftovers: list[str] | None = None
-        _NEW.setdefault(str(self._folder), WeakSet()).add(self)
         self._lane = lanes.of(self._folder)
 
     @property
@@ -148,21 +145,11 @@ class FilePublisher:
         return True
 
     def _sweep_once(self) -> None:
-        """Delete what a killed process left beside the target: it holds a token.
-
-        Once per publisher is enough, for our own is always taken away, and the lane keeps this process's other
-        writers off. The folder is listed once for all that are new to it: ten thousand targets may stand in one."""
-        if self._leftovers is None:
-            found = folders.leftovers(self._folder)
-            for other in list(_NEW.get(str(self._folder), ())):
-                if other._leftovers is None:
-                    other._leftovers = found.get(other._path.name, [])
-            self._leftovers = found.get(self._path.name, [])
+        """Delete what a killed process left beside the target: it holds a token. Once per publisher is enough, for our
+        own is always taken away, and the lane keeps this process's other writers off."""
         if not self._swept:
-            for name in self._leftovers:
-                folders.delete(self._folder / name)
-            self._swept, self._leftovers = True, []
-            _NEW[str(self._folder)].discard(self)
+            folders.sweep(self._path)
+            self._swept = True
 
     def _look(self) -> _There | None:
         """Read what stands at the path, following no symlink and waiting for no fifo. Raises Misconfigured, OSError."""
@@ -211,10 +198,17 @@ class FilePublisher:
                 os.close(descriptor)
             os.replace(temporary, self._path)  # noqa: PTH105 (a path object costs more than the call)
         except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)  # noqa: PTH108
+            self._throw_away(temporary)
             raise
         folders.sync(self._folder)
+
+    def _throw_away(self, temporary: str) -> None:
+        try:
+            os.unlink(temporary)  # noqa: PTH108
+        except OSError:
+            # It holds a token: with the next settling once more.
+            folders.forget(self._folder)
+            self._swept = False
 
     def _create(self) -> tuple[str, int]:
         """An empty file beside the target, its group and mode as they shall be. Raises Misconfigured, OSError."""
@@ -263,10 +257,6 @@ class FilePublisher:
             raise Misconfigured(f"{self._path}: {error.what}", mend=error.mend) from None
         if not filled:
             raise Misconfigured(f"{self._path}: the template is empty", mend="set the key `template`")
-
-
-# Publishers that have not yet looked for leftovers, by their folder.
-_NEW: dict[str, WeakSet[FilePublisher]] = {}
 
 
 def _mark(content: bytes) -> str:

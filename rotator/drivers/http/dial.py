@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 from collections.abc import Callable, Sequence
 
@@ -112,11 +113,33 @@ async def _connect(candidate: Address) -> socket.socket:
     sock = socket.socket(family, kind, protocol)
     try:
         sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, place)
+        try:
+            sock.connect(place)
+        except (BlockingIOError, InterruptedError):
+            await _connected(sock)
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+async def _connected(sock: socket.socket) -> None:
+    """Wait for connect(2). `loop.sock_connect` would take the address apart once more, which is one already."""
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[None] = loop.create_future()
+    descriptor = sock.fileno()
+    loop.add_writer(descriptor, _wake, waiter)
+    try:
+        await waiter
+    finally:
+        loop.remove_writer(descriptor)
+    if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        raise OSError(code, os.strerror(code))
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 def _most_telling(refusals: Sequence[BaseException]) -> BaseException:

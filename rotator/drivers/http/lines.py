@@ -27,6 +27,7 @@ _PLAIN = re.compile(
 )
 _PORTS = {"http": 80, "https": 443}
 _OURS = frozenset({"accept-encoding", "connection", "content-length", "host", "transfer-encoding"})
+_BODIED = frozenset({"PATCH", "POST", "PUT"})
 _BODILESS = frozenset({204, 205, 304})
 
 
@@ -69,21 +70,26 @@ def made(scheme: str, host: str, port: int, target: str) -> Route:
 
 def written(request: HttpRequest, way: Route) -> bytes:
     """The whole request. Raises failures.Unusable for a header that would break it."""
-    lines = [f"{request.method} {way.target} HTTP/1.1", f"Host: {way.authority}"]
-    for name, value in request.headers:
+    # What holds a credential is not kept.
+    is_secret = any(name.lower() == "authorization" for name, _ in request.headers)
+    begun = (_begun.__wrapped__ if is_secret else _begun)(request.method, way, request.headers)
+    told = f"Content-Length: {len(request.body)}\r\n" if request.body or request.method in _BODIED else ""
+    return f"{begun}{told}\r\n".encode("ascii") + request.body
+
+
+@lru_cache(64)
+def _begun(method: str, way: Route, headers: tuple[tuple[str, str], ...]) -> str:
+    lines = [f"{method} {way.target} HTTP/1.1", f"Host: {way.authority}"]
+    for name, value in headers:
         if not (_NAME.fullmatch(name) and _VALUE.fullmatch(value)):
             # Not quoted: it may be a credential.
             raise failures.Unusable("protocol", failures.NOT_HTTP)
         if name.lower() not in _OURS:
             lines.append(f"{name}: {value}")
-    # identity: a body that need not be inflated cannot blow up, and the limit counts what was sent.
-    lines.append("Accept-Encoding: identity\r\nConnection: close")
-    if request.body or request.method in ("POST", "PUT", "PATCH"):
-        lines.append(f"Content-Length: {len(request.body)}")
-    if not _NAME.fullmatch(request.method):
+    if not _NAME.fullmatch(method):
         raise failures.Unusable("protocol", failures.NOT_HTTP)
-    lines.append("\r\n")
-    return "\r\n".join(lines).encode("ascii") + request.body
+    # identity: a body that need not be inflated cannot blow up, and the limit counts what was sent.
+    return "\r\n".join([*lines, "Accept-Encoding: identity", "Connection: close", ""])
 
 
 @dataclass(frozen=True, slots=True)

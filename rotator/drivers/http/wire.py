@@ -135,8 +135,10 @@ class _Plain(_Inbox):
         super().__init__()
         self._sock = sock
         self._open = True
+        # By its number: of a socket that is new to it the selector first writes a description, for nobody.
+        self._fd = sock.fileno()
         try:
-            self._loop.add_reader(sock, self._read)
+            self._loop.add_reader(self._fd, self._read)
         except BaseException:
             sock.close()
             raise
@@ -161,13 +163,13 @@ class _Plain(_Inbox):
             self.received += data
             self._wake()
         else:
-            self._loop.remove_reader(self._sock)
+            self._loop.remove_reader(self._fd)
             self._end(failure)
 
     def close(self) -> None:
         if self._open:
             self._open = False
-            self._loop.remove_reader(self._sock)
+            self._loop.remove_reader(self._fd)
             self._sock.close()
 
 

@@ -32,6 +32,18 @@ FOLDERS = ("rotator_", "encrypted_")
 Elsewhere = Callable[["Reference"], Awaitable[Secret]]
 
 
+class NoCredentials(Misconfigured):
+    """A credential is wanted by a process that was given none: right for the service, and nothing to mend there.
+    ``key`` is the dotted key of the configuration."""
+
+    def __init__(self, key: str, name: str) -> None:
+        super().__init__(
+            f"{key}: there is no credential {name}, as $CREDENTIALS_DIRECTORY is not set",
+            mend=f"start rotator by systemd with LoadCredential={name}, or use {{ file = … }}",
+        )
+        self.key = key
+
+
 @dataclass(frozen=True, slots=True)
 class Reference:
     """Where a secret is kept.
@@ -108,10 +120,7 @@ def _path(reference: Reference, environ: Mapping[str, str]) -> str:
         return reference.value.reveal()
     directory, name = environ.get("CREDENTIALS_DIRECTORY"), reference.value.reveal()
     if not directory:
-        raise Misconfigured(
-            f"{reference.key}: there is no credential {name}, as $CREDENTIALS_DIRECTORY is not set",
-            mend=f"start rotator by systemd with LoadCredential={name}, or use {{ file = … }}",
-        )
+        raise NoCredentials(reference.key, name)
     whole = [f"{directory}/{before}{name}" for before in ("", *FOLDERS)]
     return next((path for path in whole if os.path.lexists(path)), whole[0])
 

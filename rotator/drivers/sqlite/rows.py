@@ -15,6 +15,7 @@ from rotator.core.ports import Delivery, Dice
 from rotator.core.sealing import Seal
 from rotator.drivers.sqlite import register, room
 
+_dense = json.JSONEncoder(separators=(",", ":")).encode
 KEY_NAMES = 3  # of at least 96 bits each: more than the 256 that the key keeps
 
 
@@ -71,8 +72,7 @@ INSERT = """INSERT INTO grants (lineage, generation, due_at, record, padding, ex
 
 
 def _columns(grant: Grant, seal: Seal) -> tuple[object, ...]:
-    plain = json.dumps(records.write(grant), separators=(",", ":"))
-    record = seal.close(plain, _about(grant.name, grant.lineage, grant.generation))
+    record = seal.close(_dense(records.write(grant)), _about(grant.name, grant.lineage, grant.generation))
     return (
         grant.lineage, grant.generation, _stamp(grant.due_at), record,
         bytes(room.padding(record)) if grant.intent else None,

@@ -80,7 +80,8 @@ class Writer:
         self._closing = closing
         self._translated = translated
         self._reserve = reserve
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._jobs: SimpleQueue[list[_Job] | None] = SimpleQueue()
+        self._gathered: list[_Job] = []
         self._loop = asyncio.get_running_loop()
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._ended: asyncio.Future[None] = self._loop.create_future()
@@ -101,13 +102,23 @@ class Writer:
         if self._stopping:
             waiter.set_exception(Unavailable("the state is closed"))
         else:
-            self._jobs.put(_Job(work, kind, waiter, at))
+            if not self._gathered:
+                # With this turn of the loop whatever else is handed in during it: a thread that is woken for the first
+                # of them takes the interpreter away from those who hand in the others.
+                self._loop.call_soon(self._hand_over)
+            self._gathered.append(_Job(work, kind, waiter, at))
         return waiter
+
+    def _hand_over(self) -> None:
+        if self._gathered:
+            self._jobs.put(self._gathered)
+            self._gathered = []
 
     async def stop(self) -> None:
         """Wait until everything handed in is done and the connection is closed. Idempotent."""
         if not self._stopping:
             self._stopping = True
+            self._hand_over()
             self._jobs.put(None)
         # Cancelled while waiting, the thread still ends in its own time.
         await asyncio.shield(self._ended)
@@ -139,7 +150,7 @@ class Writer:
                 while True:
                     waiting.append(self._jobs.get_nowait())
             running = None not in waiting
-            batch = [job for job in waiting if job is not None]
+            batch = [job for jobs in waiting if jobs is not None for job in jobs]
             writes = [job for job in batch if job.kind is not Kind.READ]
             if writes:
                 self._commit(connection, writes)
