@@ -178,6 +178,17 @@ def test_every_room_that_the_drawing_names_exists() -> None:
     assert there - named == set(), "rooms that the drawing does not show"
 
 
+def test_the_loops_own_threads_are_left_to_the_resolver() -> None:
+    """A mount that hangs takes whatever threads read from it, for ever; no name must wait for one of those."""
+    strangers = [
+        f"{within(path)}: {found}"
+        for path in modules()
+        if not within(path).startswith("lab/")
+        for found in re.findall(r"\bto_thread\(|run_in_executor\(\s*None", path.read_text())
+    ]
+    assert strangers == []
+
+
 def test_the_first_word_costs_next_to_nothing() -> None:
     """Building the parser loads nothing heavy: `--help` and a typing error answer at once."""
     program = (

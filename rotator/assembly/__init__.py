@@ -7,13 +7,13 @@ and ``online`` say and ask what is needed elsewhere, ``forecast`` makes a simula
 
 from rotator.assembly.forecast import fleet
 from rotator.assembly.house import Built, build, client, polls
-from rotator.assembly.plan import Plan, check_entry, effective, folders, locate, read, span
+from rotator.assembly.plan import Plan, check_entry, checked, effective, folders, locate, read, span
 from rotator.assembly.states import described as state_described
 from rotator.assembly.states import rekey
 from rotator.assembly.states import reset as reset_state
 from rotator.assembly.stored import login, stored_health, stored_token
 
 __all__ = [
-    "Built", "Plan", "build", "check_entry", "client", "effective", "fleet", "folders", "locate", "login", "polls",
-    "read", "rekey", "reset_state", "span", "state_described", "stored_health", "stored_token",
+    "Built", "Plan", "build", "check_entry", "checked", "client", "effective", "fleet", "folders", "locate", "login",
+    "polls", "read", "rekey", "reset_state", "span", "state_described", "stored_health", "stored_token",
 ]  # fmt: skip

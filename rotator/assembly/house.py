@@ -15,6 +15,7 @@ import rotator
 from rotator.assembly import plan as plans
 from rotator.assembly import states, traces
 from rotator.assembly.inputs import Inputs
+from rotator.assembly.lasting import Lasting
 from rotator.assembly.plan import Plan
 from rotator.assembly.roster import ConfiguredRoster
 from rotator.core import events
@@ -59,10 +60,13 @@ def build(plan: Plan, *, log_level: str | None = None) -> Built:
     level = telemetry.level(log_level or settings.log.level)
     log = _log(plan, level)
     bus.join("log", log)
+    warn = _warnings(bus, system_clock)
+    lasting = Lasting(settings, warn)
 
     async def reread() -> Roster:
         fresh = replace(plans.read(plan.config, plan.environ), unwrapped=plan.unwrapped, tallies=plan.tallies)
         inputs.use(fresh)
+        lasting.use(fresh.settings)
         return ConfiguredRoster(fresh, system_clock, store.key, discovered(fresh))
 
     discovery: Discovery | None = None
@@ -77,9 +81,6 @@ def build(plan: Plan, *, log_level: str | None = None) -> Built:
 
             discovery = Discovery(fresh, system_clock, warn, lambda: daemon.hang_up(), lambda name: daemon.retire(name))
         return discovery
-
-    def warn(text: str) -> None:
-        bus.tell(events.Warned(at=system_clock.now(), text=text))
 
     supervisor = systemd.Notifier(plan.environ, os.getpid(), clock.monotonic_usec)
     daemon = Daemon(
@@ -146,6 +147,13 @@ def _log(plan: Plan, level: events.Level) -> telemetry.LogListener:
         colour=telemetry.is_colourful(sys.stderr, plan.environ),
         journal=telemetry.Journal(),
     )
+
+
+def _warnings(bus: Bus, its_clock: Clock) -> Callable[[str], None]:
+    def tell(text: str) -> None:
+        bus.tell(events.Warned(at=its_clock.now(), text=text))
+
+    return tell
 
 
 def _defects(bus: Bus, its_clock: Clock) -> Callable[[str, Exception], None]:

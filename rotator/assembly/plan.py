@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -54,17 +54,21 @@ class Plan:
 
 
 def read(config: Path | None, environ: Mapping[str, str], *, check: bool = True, outside: bool = False) -> Plan:
-    """Read the configuration; with ``check`` also look at every file, folder, group and secret it names, so that
-    nothing starts that cannot work. Raises Misconfigured with every problem found, one a line.
-
-    ``outside`` is for who looks from outside the service: its credentials are not there, which is no problem then."""
+    """Read the configuration; with ``check`` also look at what it names (see `checked`). Raises Misconfigured with
+    every problem found, one a line."""
     loaded = settings.load(settings.find(environ, config), environ)
     plan = Plan(loaded, environ, config, tuple(loaded.warnings))
-    if not check:
-        return plan
+    return checked(plan, outside=outside) if check else plan
+
+
+def checked(plan: Plan, *, outside: bool = False) -> Plan:
+    """Look at every file, folder, group and secret that it names, so that nothing starts that cannot work. Raises
+    Misconfigured with every problem found, one a line.
+
+    ``outside`` is for who looks from outside the service: its credentials are not there, which is no problem then."""
     from rotator.assembly import roster
 
-    warnings, problems = [*plan.warnings], []
+    environ, warnings, problems = plan.environ, [*plan.warnings], list[str]()
     for reference in roster.references(plan):
         if outside and reference.kind == "credential" and "CREDENTIALS_DIRECTORY" not in environ:
             warnings.append(f"{reference.key}: only the service itself can see its credentials; not looked at")
@@ -90,7 +94,7 @@ def read(config: Path | None, environ: Mapping[str, str], *, check: bool = True,
     (problems if outside else warnings).extend(_absent_commands(plan))
     if problems:
         raise Misconfigured("\n".join(problems))
-    return Plan(loaded, environ, config, tuple(warnings))
+    return replace(plan, warnings=tuple(warnings))
 
 
 def locate(config: Path | None, environ: Mapping[str, str]) -> Plan:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 from rotator.assembly.plan import Plan
@@ -21,4 +20,4 @@ def of(shape: SecretReference, key: str) -> Reference:
 
 def reader(plan: Plan, reference: Reference) -> Read:
     """Reads it anew each time, on a thread."""
-    return lambda: asyncio.to_thread(secrets.read, reference, plan.environ)
+    return lambda: secrets.fetch(reference, plan.environ)

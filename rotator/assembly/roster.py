@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from datetime import timedelta
@@ -212,7 +211,7 @@ class ConfiguredRoster:
     async def _read(self, reference: Reference) -> Secret:
         if reference.kind == secrets.VAULT:
             return await self._read_vault(reference)
-        return await asyncio.to_thread(secrets.read, reference, self._plan.environ)
+        return await secrets.fetch(reference, self._plan.environ)
 
     def _publisher(self, target: Target, grant: str, provider: str) -> Publisher:
         if target.secret is not None:

@@ -51,7 +51,7 @@ def import_(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if arguments.dry_run:
         print(f"{count:,} grants are good; nothing was entered", file=sys.stderr)
         return 0
-    entered, way = 0, orders.Way(arguments.config, environ)
+    entered, way = 0, orders.Way(arguments.config, environ, plan)
     for portion in _portions(_entries(path)):
         orders.carry_out(way, partial(_enter, portion), partial(_enter_alone, portion))
         entered += len(portion)

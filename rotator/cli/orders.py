@@ -58,8 +58,10 @@ def retire(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     document = carry_out(way, lambda client: client.retire(name), lambda daemon: daemon.retire(name))
     if arguments.json:
         _print(document)
-    else:
+    elif document["retired"]:
         print(f"{name}: retired; its stored tokens are deleted", file=sys.stderr)
+    else:
+        print(f"{name}: taken out of the register; the configuration has it, and goes on with it", file=sys.stderr)
     return 0
 
 
@@ -97,16 +99,26 @@ def wait(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 class Way:
-    """To the running daemon, and to what it would do where none runs. Raises Misconfigured as `reach.client` does."""
+    """To the running daemon, and to what it would do where none runs. ``plan``: the configuration, where it was read
+    already. Raises Misconfigured as `reach.client` does."""
 
-    def __init__(self, config: Path | None, environ: Mapping[str, str]) -> None:
-        self.client = reach.client(config, environ)
+    def __init__(self, config: Path | None, environ: Mapping[str, str], plan: assembly.Plan | None = None) -> None:
+        self.client = reach.client(config, environ, plan)
         self._config = config
         self._environ = environ
+        self._read = plan
+        self._checked: assembly.Plan | None = None
 
     def plan(self, *, check: bool = True) -> assembly.Plan:
-        """Only who acts alone needs the secrets at hand; beside a daemon they are the daemon's."""
-        return assembly.read(self._config, self._environ, check=check)
+        """Only who acts alone needs the secrets at hand; beside a daemon they are the daemon's. The same for each
+        act."""
+        if self._read is None:
+            self._read = assembly.read(self._config, self._environ, check=False)
+        if not check:
+            return self._read
+        if self._checked is None:
+            self._checked = assembly.checked(self._read)
+        return self._checked
 
 
 def carry_out(way: Way, ask: Callable[[Client], Document], act: Callable[[Daemon], Awaitable[Document]]) -> Document:

@@ -6,13 +6,18 @@ import functools
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rotator.core.errors import Misconfigured
 from rotator.frontends.control import Client
 
+if TYPE_CHECKING:
+    from rotator.assembly import Plan
 
-def client(config: Path | None, environ: Mapping[str, str]) -> Client:
-    """Raises Misconfigured where the configuration has to be read and is bad, and no daemon goes on all the same."""
+
+def client(config: Path | None, environ: Mapping[str, str], plan: Plan | None = None) -> Client:
+    """``plan``: where it was read already. Raises Misconfigured where the configuration has to be read and is bad, and
+    no daemon goes on all the same."""
     found = nearest(environ) if config is None else None
     if found is not None:
         return found
@@ -20,7 +25,7 @@ def client(config: Path | None, environ: Mapping[str, str]) -> Client:
     from rotator import assembly
 
     try:
-        return assembly.client(assembly.read(config, environ, check=False))
+        return assembly.client(plan or assembly.read(config, environ, check=False))
     except Misconfigured as error:
         # Somebody may be editing it, or a drop-in: the daemon works by what was good before.
         found = _going_on(config, environ)

@@ -14,6 +14,7 @@ import binascii
 import hashlib
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -32,6 +33,8 @@ LARGEST = 2 << 20
 DEADLINE = timedelta(seconds=10)
 # How often somebody else may be quicker between our look and our write.
 TRIES = 3
+# For the token alone: where its volume hangs, that holds nobody else's.
+_THREAD = ThreadPoolExecutor(1, thread_name_prefix="kubernetes")
 
 _SCHEME = "secret:"
 
@@ -45,10 +48,14 @@ class Owner:
 
 
 class Cluster:
-    """The API server as a Pod sees it. ``token_file`` is read anew for each request: the kubelet replaces it."""
+    """The API server as a Pod sees it. ``token_file`` is read anew for each request: the kubelet replaces it;
+    ``patience`` is how long that may take."""
 
-    def __init__(self, http: Http, url: str, token_file: Path, *, owner: Owner | None = None) -> None:
+    def __init__(
+        self, http: Http, url: str, token_file: Path, *, owner: Owner | None = None, patience: timedelta = DEADLINE
+    ) -> None:
         self._http = http
+        self._patience = patience.total_seconds()
         self._url = url.rstrip("/")
         self._token_file = token_file
         self.owner = owner
@@ -76,8 +83,16 @@ class Cluster:
         return answer
 
     async def _token(self) -> str:
+        reading = asyncio.get_running_loop().run_in_executor(_THREAD, self._token_file.read_text)
         try:
-            return (await asyncio.to_thread(self._token_file.read_text)).strip()
+            async with asyncio.timeout(self._patience):  # noqa: TID251 (a driver's own deadline for a hung mount)
+                return (await reading).strip()
+        except TimeoutError:
+            raise Unavailable(
+                f"the service account token {self._token_file} was not read within {self._patience:g} s; "
+                "the file system hangs",
+                mend="mend the mount",
+            ) from None
         except (OSError, UnicodeDecodeError):
             raise Misconfigured(
                 f"the service account token {self._token_file} cannot be read",

@@ -339,10 +339,12 @@ class Daemon:
 
     async def retire(self, grant: str) -> dict[str, object]:
         """Delete the stored tokens of a grant that is no longer configured, and what it published; one of the register
-        is struck out of it first."""
+        is struck out of it first, and that is all where the configuration has it too."""
         scheduler = self._open()
         struck = await scheduler.visits.strike(grant)
         if scheduler.is_resident(grant):
+            if struck:
+                return {"grant": grant, "retired": False}
             raise BadUsage(
                 f"grant {grant!r} is still configured", mend=f"remove [grants.{grant}] and reload, then retire it"
             )

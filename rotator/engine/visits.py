@@ -15,14 +15,14 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 
-from rotator.core import events, policy
+from rotator.core import policy
 from rotator.core.errors import Misconfigured, RotatorError
 from rotator.core.grants import Grant
 from rotator.core.health import Census, Listed
 from rotator.core.policy import Moment
 from rotator.core.ports import Enrolment, Entry, Register, Roster
 from rotator.core.pressure import Line
-from rotator.engine import rotation
+from rotator.engine import listing, rotation
 from rotator.engine.board import Desk
 from rotator.engine.crew import Crew
 from rotator.engine.desks import Desks
@@ -51,7 +51,8 @@ class Visits:
         self._turns = turns
         self._ring = ring
         self._roster: Roster | None = None
-        self._refused: dict[str, str] = {}
+        self._refused = listing.LeftOut(tools)
+        self._shadowed = listing.Shadowed(tools, desks)
         self._hosted: Counter[str] = Counter()
         self._cursor = ""
         self._count_at: datetime | None = None
@@ -72,19 +73,20 @@ class Visits:
         """Work with another roster from now on: what it makes of those that are at desks, what is known of each by it,
         and whether that is new."""
         register, guests = self.register, list(self._desks.guests())
-        self._refused = {}
+        self._refused = listing.LeftOut(self._tools)
         if register is None:
             self._roster = roster
             return {}
-        entries = await register.entries(guests)
+        if not self._vacant:
+            await self._shadowed.look(register, roster)
+        entries = await self._refused.read(guests)
         self._roster = roster
-        made = [enrolment for entry in entries if (enrolment := self._make(entry)) is not None]
-        found = [await self._known(one, await self._tools.store.grant(one.name)) for one in made]
-        return {one.name: (one, *known) for one, known in zip(made, found, strict=True)}
+        made = [(enrolment, grant) for entry, grant in entries if (enrolment := self._make(entry)) is not None]
+        return {one.name: (one, *await self._known(one, grant)) for one, grant in made}
 
     def go_back(self, roster: Roster) -> None:
         """The reload was none: what is made from now on is made by this one again."""
-        self._roster = roster
+        self._roster, self._refused = roster, listing.LeftOut(self._tools)
 
     async def due(self, now: datetime) -> list[Desk]:
         """Those that are due, at their desks. Raises what the store raises."""
@@ -96,12 +98,14 @@ class Visits:
         names = await register.due(now, rooms)
         # Before the first walk has been everywhere nobody knows what a reboot has left of it.
         await self._admit(names, trusting=self.walked)
-        return [desk for name in names if (desk := self._desks.get(name)) is not None]
+        guests = [desk for name in names if (desk := self._desks.get(name)) is not None]
+        return [*self._shadowed.due(now), *guests]
 
     async def next_due(self, after: datetime) -> datetime | None:
         if self.register is None or self._roster is None or self._vacant:
             return None
-        return await self.register.next_due(after, self._roster.providers)
+        times = self._shadowed.next_due(after), await self.register.next_due(after, self._roster.providers)
+        return min((at for at in times if at is not None), default=None)
 
     @contextmanager
     def hosting(self, name: str) -> Iterator[None]:
@@ -116,10 +120,11 @@ class Visits:
 
     async def invite(self, name: str) -> None:
         """Bring one to its desk because somebody asks for it; nothing happens where it does not stand in the
-        register."""
+        register. Raises Misconfigured for one that is left out."""
         if self._desks.get(name) is None:
-            self._refused.pop(name, None)
+            self._refused.forget(name)
             await self._admit([name])
+            self._refused.check(name)
 
     async def _admit(self, names: Sequence[str], *, trusting: bool = False) -> None:
         """``trusting``: what was published last still stands, as far as is known; the walk will see."""
@@ -127,10 +132,8 @@ class Visits:
         missing = [name for name in names if self._desks.get(name) is None and name not in self._refused]
         if register is None or not missing:
             return
-        entries = await register.entries(missing)
-        grants = await asyncio.gather(*(store.grant(entry.name) for entry in entries))
-        moment = self._tools.clock.moment()
-        for entry, grant in zip(entries, grants, strict=True):
+        entries, moment = await self._refused.read(missing), self._tools.clock.moment()
+        for entry, grant in entries:
             enrolment = self._make(entry)
             if enrolment is None:
                 continue
@@ -153,10 +156,7 @@ class Visits:
         try:
             return self._roster.enrolment_of(entry)
         except Misconfigured as error:
-            if self._refused.get(entry.name) != str(error):
-                now = self._tools.clock.now()
-                self._tools.bus.tell(events.Warned(at=now, text=f"{entry.name} of the register is left out: {error}"))
-            self._refused[entry.name] = str(error)
+            self._refused.add(entry.name, error)
             return None
 
     # --- who goes ----------------------------------------------------------------------------------------------
@@ -169,10 +169,14 @@ class Visits:
         busy = self._crew.names(lambda key: len(key) > 1)
         for name in guests:
             desk = self._desks.get(name)
-            if desk is None or name in busy or name in self._hosted or self._turns.awaits(name):
+            if desk is None or name in busy or name in self._hosted:
+                continue
+            if name in self._refused:
+                # What it was made of counts no more, not even for what it waits for.
+                self._desks.let_go(name)
                 continue
             # How often it failed is known to its desk only: whoever came anew would be tried again at once, for ever.
-            if desk.is_ahead or desk.is_held(now) or desk.failures:
+            if self._turns.awaits(name) or desk.is_ahead or desk.is_held(now) or desk.failures:
                 continue
             if len(guests) > CROWD or self._desks.is_settled(name):
                 self._desks.let_go(name)
@@ -218,6 +222,7 @@ class Visits:
         names = [
             one.name for one in page if one.due_at is None or (one.expires_at is not None and one.expires_at > now)
         ]
+        self._shadowed.note([one.name for one in page])
         await self._wake(names)
         looked = set(names)
         await self._crew.quiet(lambda key: key[0] == "deliver" and key[1] in looked)
@@ -234,7 +239,8 @@ class Visits:
     # --- orders ------------------------------------------------------------------------------------------------
 
     async def enter(self, entries: Sequence[Entry]) -> None:
-        """Enrol these now. Raises Misconfigured for the first that does not fit, before anything is written."""
+        """Enrol these now. Raises Misconfigured for the first that does not fit, before anything is written, and after
+        that for one whose record cannot be read."""
         register, roster = self.register, self._roster
         assert register is not None and roster is not None  # noqa: S101 (the daemon has looked)
         made = [roster.enrolment_of(entry) for entry in entries]
@@ -249,8 +255,8 @@ class Visits:
         self._vacant = False
         self._entered += 1
         for entry in entries:
-            self._refused.pop(entry.name, None)
-        found = await asyncio.gather(*(rotation.enrol(enrolment, self._tools) for enrolment in made))
+            self._refused.forget(entry.name)
+        found = await asyncio.gather(*map(self._refused.enrol, made))
         self._desks.remake({one.name: (one, *known) for one, known in zip(made, found, strict=True)})
         await self._wake([grant.name for grant, anew in found if anew or grant.due_at is None])
         self._count_at = None
@@ -271,6 +277,7 @@ class Visits:
         register = self.register
         if register is None or not await register.strike(name):
             return False
+        self._shadowed.struck(name)
         await self._crew.quiet(lambda key: key[1:2] == (name,))
         if name in set(self._desks.guests()):
             self._desks.let_go(name)

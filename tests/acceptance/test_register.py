@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +100,37 @@ def test_without_a_daemon_they_are_entered_as_well_from_comma_separated_values(t
             wait_for(lambda: published(stage) == 1, "its token")
 
 
+# Runs a command and counts how often a file is opened, as the interpreter itself tells (PEP 578).
+COUNTING = """
+import os, sys
+path, count = sys.argv[1], 0
+def hear(event, arguments):
+    global count
+    count += event == "open" and str(arguments[0]) == path
+sys.addaudithook(hear)
+from rotator import cli
+code = cli.main(sys.argv[2:])
+print(count)
+sys.exit(code)
+"""
+
+
+def test_the_configuration_is_read_once_however_many_are_entered(tmp_path: Path) -> None:
+    with stages.opened(tmp_path) as stage:
+        prepare(stage)
+        long = {"description": "x" * 500}
+        path = write(tmp_path / "grants.jsonl", *(table(number, **long) for number in range(100)))
+        words = [sys.executable, "-c", COUNTING, str(stage.config), "grants", "import", path]
+        for running in (True, False):
+            with stage.daemon() if running else nullcontext():
+                done = subprocess.run(
+                    [*words, "--config", str(stage.config)], env=stage.environ(), cwd=tmp_path, capture_output=True,
+                    text=True, timeout=stages.PATIENCE, check=False,
+                )  # fmt: skip
+                assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+                assert "100 grants entered" in done.stderr
+
+
 def test_a_file_with_anything_wrong_in_it_enters_nothing_and_says_where(tmp_path: Path) -> None:
     with stages.opened(tmp_path) as stage:
         prepare(stage)
@@ -119,3 +155,56 @@ def test_a_file_with_anything_wrong_in_it_enters_nothing_and_says_where(tmp_path
         assert bare.returncode == 78 and "client_secret would be kept in clear" in bare.stderr
         wrong = stage.rotator("grants", "import", write(tmp_path / "grants.txt", table(1)))
         assert wrong.returncode == 64 and "neither .jsonl nor .csv" in wrong.stderr
+
+
+def test_what_cannot_be_read_is_left_out_until_it_is_entered_again(tmp_path: Path) -> None:
+    with stages.opened(tmp_path) as stage:
+        prepare(stage)
+        path = write(tmp_path / "grants.jsonl", *(table(number) for number in range(6)))
+        with stage.daemon():
+            assert stage.rotator("grants", "import", path).returncode == 0
+            wait_for(lambda: published(stage) == 6, "every token")
+        # Each seal is bound to its place: this is what a stranger's hand, or a torn copy, leaves.
+        with closing(sqlite3.connect(stage.database)) as database, database:
+            for column, of, one, other in (("record", "grants", 1, 3), ("text", "register", 2, 4)):
+                database.execute(
+                    f"UPDATE {of} SET {column} = (SELECT {column} FROM {of} WHERE name = ?) WHERE name = ?",
+                    (f"g000{other}", f"g000{one}"),
+                )
+        for found in (tmp_path / "run" / "many").glob("*/token"):
+            found.unlink()
+        with stage.daemon() as daemon:
+            assert published(stage) == 4, "all others stand there before it is ready"
+            for name in ("g0001", "g0002"):
+                told = f'"message": "{name} of the register is left out: a stored grant does not open under its seal'
+                assert daemon.told.count(told) == 1
+                shown = stage.rotator("grants", "show", name)
+                assert shown.returncode == 78
+                assert f"then `rotator grants retire {name}` and enter it again" in shown.stderr
+                assert stage.rotator("grants", "retire", name).returncode == 0
+            assert stage.rotator("grants", "import", path).returncode == 0
+            wait_for(lambda: published(stage) == 6, "every token")
+            assert "store.troubled" not in daemon.told
+
+
+def test_one_that_moves_into_the_configuration_under_another_provider_is_rotated(tmp_path: Path) -> None:
+    with stages.opened(tmp_path, access_seconds=4) as stage:
+        prepare(stage)
+        path = write(tmp_path / "grants.jsonl", table(1))
+        with stage.daemon() as daemon:
+            assert stage.rotator("grants", "import", path).returncode == 0
+            wait_for(lambda: published(stage) == 1, "its token")
+            text = stage.config.read_text() + stage.grant("g0001", targets='targets.app.file = "many/g0001/token"\n')
+            stage.write(text.replace("emulated", "renamed"))
+            daemon.popen.send_signal(signal.SIGHUP)
+            daemon.wait_logged("run `rotator grants retire g0001` to take the entry out")
+            before = stage.status()["grants"]["g0001"]["generation"]
+            wait_for(lambda: stage.status()["grants"]["g0001"]["generation"] > before + 1, "two rotations")
+            done = stage.rotator("grants", "retire", "g0001")
+            assert (done.returncode, done.stderr) == (
+                0, "g0001: taken out of the register; the configuration has it, and goes on with it\n",
+            )  # fmt: skip
+            before = stage.status()["grants"]["g0001"]["generation"]
+            wait_for(lambda: stage.status()["grants"]["g0001"]["generation"] > before, "a rotation")
+            assert stage.rotator("grants", "list").stdout.splitlines()[1:] == []
+            assert daemon.told.count('"message": "g0001 stands in the register and in the configuration') == 1

@@ -121,6 +121,16 @@ def test_reload_of_a_bad_file_keeps_the_old_one_and_says_so(stage: Stage, superv
         assert stage.token.read_text() != value, "the old configuration goes on working"
 
 
+def test_reload_says_what_only_a_restart_changes(stage: Stage) -> None:
+    with stage.daemon() as process:
+        stage.configure(
+            stage.grant(), stage.grant("reports"), head='[readiness]\nleast = "10s"\n[http]\naddress = "[::1]:1"\n'
+        )
+        os.kill(process.pid, signal.SIGHUP)
+        process.wait_logged("what changed in [readiness], [http] counts from the next start only; restart rotator")
+        process.wait_logged("configuration reloaded: added reports")
+
+
 def test_stopping_comes_first_and_the_end_is_clean(stage: Stage, supervisor: Supervisor) -> None:
     with stage.daemon() as process:
         supervisor.wait_told("READY=1")

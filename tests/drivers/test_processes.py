@@ -203,8 +203,9 @@ def test_without_an_environment_there_is_still_a_path(tmp_path: Path) -> None:
 def listener(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     """A process that says each signal it gets, and its pid file."""
     program = (
-        "import signal, sys\n"
-        "for one in (signal.SIGHUP, signal.SIGUSR1): signal.signal(one, lambda n, f: print(n, flush=True))\n"
+        "import os, signal\n"
+        # No print: one that is interrupted by its like, here the word that it is ready, raises.
+        "for one in (signal.SIGHUP, signal.SIGUSR1): signal.signal(one, lambda n, f: os.write(1, b'%d\\n' % n))\n"
         "print('ready', flush=True)\nwhile True: signal.pause()\n"
     )
     with subprocess.Popen([sys.executable, "-I", "-c", program], stdout=subprocess.PIPE, text=True) as process:

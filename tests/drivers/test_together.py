@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
+from pathlib import Path, PosixPath
+from typing import Any
 
+import pytest
+
+from rotator import settings
+from rotator.assembly import references
+from rotator.assembly.plan import Plan
+from rotator.core.errors import Unavailable
 from rotator.core.tokens import Secret
-from rotator.drivers import secrets, sqlite
+from rotator.drivers import http, kubernetes, secrets, sqlite
 from rotator.drivers.files import lanes
+from rotator.drivers.http import dial
+from rotator.drivers.processes import SignalHook
 from rotator.drivers.secrets import Reference, ReferenceSource
+from tests.contracts.publishers import publication
 from tests.contracts.stores import NOW, FakeClock, FakeDice, granted, intent, new
 
 
@@ -129,5 +139,144 @@ def test_a_store_at_rest_is_not_asked_again_what_is_due(tmp_path: Path) -> None:
             assert await store.next_due(NOW - timedelta(days=1)) == NOW
         finally:
             await store.close()
+
+    asyncio.run(run())
+
+
+# --- a mount that hangs ----------------------------------------------------------------------------------------------
+
+
+class Mount:
+    """A far end that hangs until it is let go, as a network mount does. ``held`` threads wait for it."""
+
+    def __init__(self) -> None:
+        self.held = 0
+        self.asked = threading.Event()
+        self.released = threading.Event()
+
+    def wait(self) -> None:
+        self.held += 1
+        self.asked.set()
+        assert self.released.wait(60)
+
+    async def wait_asked(self, reading: list[asyncio.Task[object]]) -> None:
+        while not self.asked.is_set():
+            assert not any(one.done() for one in reading)
+            await asyncio.sleep(0)
+
+
+class HungPath(PosixPath):
+    """A path that nobody comes to the end of."""
+
+    mount: Mount
+
+    def __fspath__(self) -> str:
+        self.mount.wait()
+        return super().__fspath__()
+
+
+class HungVariables(dict[str, str]):
+    def __init__(self, mount: Mount) -> None:
+        super().__init__(TOKEN="word")
+        self._mount = mount
+
+    def __getitem__(self, name: str) -> str:
+        self._mount.wait()
+        return super().__getitem__(name)
+
+
+def hung(mount: Mount, path: str) -> HungPath:
+    found = HungPath(path)
+    found.mount = mount
+    return found
+
+
+# More than the loop has threads of its own (`concurrent.futures`: 32 at most).
+MANY = 40
+SHORT = timedelta(milliseconds=50)
+
+
+def signals(mount: Mount) -> list[Coroutine[Any, Any, object]]:
+    hooks = [SignalHook("g", "nudge", hung(mount, f"/net/{number}/app.pid"), "HUP") for number in range(MANY)]
+    return [hook.settle(publication(1), NOW) for hook in hooks]
+
+
+def tokens_of_pages(mount: Mount) -> list[Coroutine[Any, Any, object]]:
+    """As `http.token` is read for each request, and the signing key of a webhook for each event."""
+    token, loaded = Reference("env", Secret("TOKEN"), "http.token"), settings.load(None, {})
+    plans = [Plan(loaded, HungVariables(mount), None) for _ in range(MANY)]
+
+    async def read(plan: Plan) -> Secret:
+        return await references.reader(plan, token)()
+
+    return [read(plan) for plan in plans]
+
+
+def accounts(mount: Mount) -> list[Coroutine[Any, Any, object]]:
+    cluster = kubernetes.Cluster(http.HttpxClient(), "http://127.0.0.1:1", hung(mount, "/net/token"))
+    return [cluster.ask("GET", "/") for _ in range(MANY)]
+
+
+@pytest.mark.parametrize("readers", [signals, tokens_of_pages, accounts])
+def test_whatever_hangs_on_a_mount_a_name_is_looked_up(readers: Any) -> None:
+    mount = Mount()
+
+    async def run() -> None:
+        reading = [asyncio.create_task(one) for one in readers(mount)]
+        await mount.wait_asked(reading)
+        try:
+            async with asyncio.timeout(20):
+                assert await dial.addresses("localhost", 80)
+        finally:
+            for task in reading:
+                task.cancel()
+            mount.released.set()
+            await asyncio.gather(*reading, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+def test_a_hook_on_a_mount_that_hangs_holds_one_thread_and_says_so() -> None:
+    mount = Mount()
+    hook = SignalHook("g", "nudge", hung(mount, "/net/hung/app.pid"), "HUP", patience=SHORT)
+
+    async def run() -> None:
+        for _ in range(3):
+            with pytest.raises(Unavailable) as caught:
+                await hook.settle(publication(1), NOW)
+            told = "/net/hung/app.pid: not read within 0.05 s; the file system hangs; mend the mount"
+            assert str(caught.value) == told
+        assert mount.held == 1
+        mount.released.set()
+
+    asyncio.run(run())
+
+
+def test_the_account_of_a_pod_on_a_mount_that_hangs_holds_one_thread_and_says_so() -> None:
+    mount = Mount()
+    token = hung(mount, "/net/token")
+    cluster = kubernetes.Cluster(http.HttpxClient(), "http://127.0.0.1:1", token, patience=SHORT)
+
+    async def run() -> None:
+        for _ in range(3):
+            with pytest.raises(Unavailable, match=r"/net/token was not read within 0.05 s; the file system hangs"):
+                await cluster.ask("GET", "/")
+        assert mount.held == 1
+        mount.released.set()
+
+    asyncio.run(run())
+
+
+def test_a_token_on_a_mount_that_hangs_holds_one_thread_and_says_so() -> None:
+    mount = Mount()
+    reference, environ = Reference("env", Secret("TOKEN"), "http.token"), HungVariables(mount)
+
+    async def run() -> None:
+        for _ in range(3):
+            with pytest.raises(Unavailable, match=r"http.token: not read within 0.05 s; the file system hangs"):
+                await secrets.fetch(reference, environ, patience=SHORT)
+        assert mount.held == 1
+        mount.released.set()
+        assert await secrets.fetch(reference, environ) == Secret("word")
 
     asyncio.run(run())

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from rotator.core import events
-from rotator.core.errors import BadUsage, Misconfigured, Unavailable
+from rotator.core.errors import BadUsage, Misconfigured, StateDamaged, Unavailable
 from rotator.core.grants import Grant, OutcomeClass
 from rotator.core.health import Listed
 from rotator.core.ports import Enrolment, Entry
@@ -19,6 +19,7 @@ from rotator.core.publication import Publication
 from rotator.engine import visits
 from rotator.engine.daemon import Daemon
 from rotator.lab import world
+from rotator.lab.memory import MemoryRegister, MemoryStore
 from tests.engine.stage import HOUR, MINUTE, SECOND, Stage, failing, play
 
 QUICK = Limits(in_flight=64, per_second=1000)
@@ -27,10 +28,12 @@ QUICK = Limits(in_flight=64, per_second=1000)
 class Registry(Stage):
     """A stage whose grants stand in the register; each has a place of its own, which outlives every visit."""
 
-    def __init__(self, *residents: str, limits: Limits = QUICK) -> None:
+    def __init__(self, *residents: str, limits: Limits = QUICK, clock: world.VirtualClock | None = None) -> None:
         self.places: dict[str, world.MemoryPublisher] = {}
         self.made = 0
-        super().__init__(*(residents or ("resident",)), limits=limits)
+        clock = clock or world.VirtualClock()
+        self.worn = Worn(clock=clock, dice=world.SeededDice(2))
+        super().__init__(*(residents or ("resident",)), limits=limits, clock=clock, store=self.worn)
         self.roster.registered = self.registered
 
     def registered(self, entry: Entry) -> Enrolment:
@@ -48,6 +51,36 @@ class Registry(Stage):
         fresh.registered = self.registered
         fresh.removable = self.roster.removable
         return fresh
+
+
+class Worn(MemoryStore):
+    """A disk of which some cannot be read any more: entries of the register, and records."""
+
+    def __init__(self, *, clock: world.VirtualClock, dice: world.SeededDice) -> None:
+        super().__init__(clock=clock, dice=dice)
+        self.entries: set[str] = set()
+        self.records: set[str] = set()
+        self.register = WornRegister(self)
+
+    async def grant(self, name: str) -> Grant | None:
+        if name in self.records:
+            raise StateDamaged("a stored grant is not JSON", mend="run `rotator state reset`")
+        return await super().grant(name)
+
+    async def enrol(self, grant: Grant) -> Grant:
+        await self.grant(grant.name)
+        return await super().enrol(grant)
+
+
+class WornRegister(MemoryRegister):
+    def __init__(self, store: Worn) -> None:
+        super().__init__(store._held)
+        self._store = store
+
+    async def entries(self, names: Collection[str]) -> Sequence[Entry]:
+        if self._store.entries & set(names):
+            raise StateDamaged("a stored grant does not open under its seal", mend="then `rotator state reset`")
+        return await super().entries(names)
 
 
 def entries(names: Iterable[str], provider: str = "lab", text: str = "client") -> list[Entry]:
@@ -394,5 +427,170 @@ def test_who_fails_before_anything_is_spent_is_tried_ever_more_slowly() -> None:
             stage.told.clear()
             await stage.pass_time(HOUR)
             assert sum(isinstance(one, events.StoreTroubled) for one in stage.told) < 10
+
+    world.run(story)
+
+
+# --- what cannot be read, and what stands in two places --------------------------------------------------------------
+
+
+def left_out(stage: Registry) -> list[str]:
+    return [event.sentence for event in stage.told if "of the register is left out" in event.sentence]
+
+
+def test_what_cannot_be_read_is_told_once_and_keeps_no_other_from_its_turn() -> None:
+    async def story() -> None:
+        stage = Registry()
+        everybody = names(20)
+        async with stage.play() as daemon:
+            await stage.pass_time(SECOND)
+            await daemon.enter(entries(everybody))
+            await stage.pass_time(MINUTE)
+            stage.worn.entries, stage.worn.records = {"g0003", "g0004"}, {"g0015"}
+            await stage.pass_time(3 * HOUR)
+            others = set(everybody) - {"g0003", "g0004", "g0015"}
+            assert all(is_valid(stage.places[name], stage.clock.now()) for name in others)
+            assert sorted(left_out(stage)) == [
+                "g0003 of the register is left out: a stored grant does not open under its seal; "
+                "then `rotator grants retire g0003` and enter it again",
+                "g0004 of the register is left out: a stored grant does not open under its seal; "
+                "then `rotator grants retire g0004` and enter it again",
+                "g0015 of the register is left out: a stored grant is not JSON; "
+                "run `rotator grants retire g0015` and enter it again",
+            ]
+            assert "store.troubled" not in stage.names()
+            with pytest.raises(Misconfigured, match="g0015 of the register is left out: a stored grant is not JSON"):
+                await daemon.show("g0015")
+            with pytest.raises(Misconfigured, match="`rotator grants retire g0015` and enter it again"):
+                await daemon.enter(entries(["g0014", "g0015", "g0016"]))
+            for name in ("g0003", "g0004", "g0015"):
+                await daemon.retire(name)
+            stage.worn.entries, stage.worn.records = set(), set()
+            await daemon.enter(entries(["g0003", "g0004", "g0015"]))
+            await stage.pass_time(MINUTE)
+            assert all(is_valid(stage.places[name], stage.clock.now()) for name in everybody)
+
+    world.run(story)
+
+
+def test_a_start_and_a_reload_go_past_what_cannot_be_read() -> None:
+    async def story() -> None:
+        stage = Registry()
+        async with stage.play() as daemon:
+            await stage.pass_time(SECOND)
+            await daemon.enter(entries(names(visits.PAGE + 10)))
+            await stage.pass_time(MINUTE)
+        for place in stage.places.values():
+            place.holds = None
+        stage.worn.entries, stage.worn.records = {"g0000", "g0137"}, {"g0100"}
+        async with stage.play() as daemon:
+            await stage.pass_time(20 * SECOND)
+            assert "ready" in stage.supervisor.words(), "the walk has been everywhere"
+            assert {name for name, place in stage.places.items() if place.holds is None} == {"g0000", "g0100", "g0137"}
+            stage.endpoint.latency = 20 * SECOND
+            rotating = asyncio.gather(*(daemon.rotate(name, False) for name in ("g0001", "g0002", "g0003")))
+            await stage.pass_time(SECOND)
+            stage.worn.entries.add("g0001")
+            stage.worn.records.add("g0002")
+            stage.turned()
+            await daemon.reload()
+            assert [one["published"] for one in await rotating] == [True, True, True], "what is in flight ends"
+            await stage.pass_time(MINUTE)
+            assert at_desks(daemon) == set()
+            assert {one.partition(" ")[0] for one in left_out(stage)} == {"g0000", "g0001", "g0002", "g0100", "g0137"}
+
+    world.run(story)
+
+
+def moved(stage: Registry, name: str, provider: str) -> Enrolment:
+    """A grant of the register, written into the configuration with the same place: the tokens are the same."""
+    place = stage.places.setdefault(name, world.MemoryPublisher(f"memory:{name}"))
+    identity = ("gone", "client", "user")
+    return stage.enrolment(name, provider=provider, identity=identity, targets={"app": place})
+
+
+def two_places(stage: Registry) -> list[str]:
+    return [event.sentence for event in stage.told if "in the register and in the configuration" in event.sentence]
+
+
+def test_a_grant_that_moved_into_the_configuration_is_due_although_its_provider_of_before_is_gone() -> None:
+    async def story() -> None:
+        stage = Registry()
+        stage.roster.providers = ["gone", "lab"]
+        async with stage.play() as daemon:
+            await stage.pass_time(SECOND)
+            await daemon.enter(entries(names(3), provider="gone"))
+            await stage.pass_time(MINUTE)
+            resident = stage.roster.by_name["resident"]
+            fresh = stage.turn_to(resident, *(moved(stage, name, "lab") for name in names(2)))
+            fresh.registered = stage.registered
+            assert fresh.providers == ["lab"]
+            await daemon.reload()
+            for _ in range(20):
+                await stage.pass_time(10 * MINUTE)
+                now = stage.clock.now()
+                assert all(is_valid(stage.places[name], now) for name in names(2))
+            assert two_places(stage) == [
+                "g0000, g0001 stand in the register and in the configuration, which counts; "
+                "run `rotator grants retire NAME` to take the entry out"
+            ]
+            assert await daemon.retire("g0000") == {"grant": "g0000", "retired": False}
+            stage.roster = fresh
+            before = len(stage.exchanges())
+        async with stage.play() as daemon:
+            await stage.pass_time(10 * HOUR)
+            now = stage.clock.now()
+            assert all(is_valid(stage.places[name], now) for name in names(2))
+            assert two_places(stage)[1:] == [
+                "g0001 stands in the register and in the configuration, which counts; "
+                "run `rotator grants retire g0001` to take the entry out"
+            ]
+            assert len(stage.exchanges()) - before < 3 * 10 * 2, "once for each time that it is due"
+            assert (await daemon.listed("", 9))["more"] is False
+        assert "daemon.defect" not in stage.names()
+
+    world.run(story)
+
+
+def test_one_that_leaves_the_configuration_again_is_served_by_its_entry() -> None:
+    async def story() -> None:
+        stage = Registry()
+        stage.roster.providers = ["gone", "lab"]
+        async with stage.play() as daemon:
+            await stage.pass_time(SECOND)
+            await daemon.enter(entries(["a"], provider="gone"))
+            await stage.pass_time(MINUTE)
+            resident = stage.roster.by_name["resident"]
+            stage.turn_to(resident, moved(stage, "a", "lab")).registered = stage.registered
+            await daemon.reload()
+            await stage.pass_time(2 * HOUR)
+            back = stage.turn_to(resident)
+            back.registered, back.providers = stage.registered, ["gone", "lab"]
+            await daemon.reload()
+            await stage.pass_time(5 * HOUR)
+            assert is_valid(stage.places["a"], stage.clock.now())
+            assert at_desks(daemon) == set()
+            assert len(two_places(stage)) == 1
+
+    world.run(story)
+
+
+def test_a_guest_whose_entry_fits_no_more_is_not_served_by_what_counted_before() -> None:
+    async def story() -> None:
+        stage = Registry()
+        place = stage.places["a"] = world.MemoryPublisher("memory:a", error=Misconfigured("the folder is gone"))
+        async with stage.play() as daemon:
+            await stage.pass_time(SECOND)
+            await daemon.enter(entries(["a"]))
+            await stage.pass_time(MINUTE)
+            assert at_desks(daemon) == {"a"}, "its target takes nothing"
+            stage.store.shelf.entries["a"] = Entry("a", "lab", "bad")
+            stage.turned()
+            await daemon.reload()
+            await stage.pass_time(MINUTE)
+            assert at_desks(daemon) == set()
+            place.error = None
+            await stage.pass_time(3 * HOUR)
+            assert place.holds is None and len(left_out(stage)) == 1
 
     world.run(story)

@@ -70,7 +70,11 @@ def _literal(host: str, port: int) -> list[Address] | None:
 
 
 async def addresses(host: str, port: int) -> list[Address]:
-    """All addresses in the resolver's order. Raises OSError (socket.gaierror), UnicodeError for an impossible name."""
+    """All addresses in the resolver's order. Raises OSError (socket.gaierror), UnicodeError for an impossible name.
+
+    On the loop's own threads, as whatever httpx looks up for a proxy. Nothing else of ours runs there
+    (tests/test_house.py): what hangs, as a mount does, must not keep us from the provider. The resolver does not hang,
+    it gives up by itself (resolv.conf(5), timeout and attempts)."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [(family, kind, protocol, place) for family, kind, protocol, _, place in found]
 

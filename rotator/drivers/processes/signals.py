@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from datetime import datetime
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from rotator.core import notices
@@ -14,6 +15,10 @@ from rotator.core.publication import Found, Publication, Settled
 
 # No pid file is longer: a number, and in some a name or two.
 LARGEST = 4 << 10
+# Reading takes microseconds. Longer means a network file system that hangs, and that may be for ever.
+PATIENCE = timedelta(seconds=10)
+# What hangs is a file system, and so a folder: it holds one thread, and nobody else's.
+_THREADS: dict[Path, ThreadPoolExecutor] = {}
 
 
 class SignalHook:
@@ -22,9 +27,11 @@ class SignalHook:
     local = False
     judged_by_mark = True
 
-    def __init__(self, grant: str, target: str, pid_file: Path, name: str) -> None:
+    def __init__(self, grant: str, target: str, pid_file: Path, name: str, *, patience: timedelta = PATIENCE) -> None:
+        """``patience``: how long it may take until it counts as hanging."""
         self._pid_file = pid_file
         self._name = name
+        self._patience = patience.total_seconds()
         self.location = notices.location(grant, target, f"signal {name} {pid_file}")
 
     def __repr__(self) -> str:
@@ -33,7 +40,14 @@ class SignalHook:
     async def settle(self, wanted: Publication, now: datetime) -> Settled:
         """Raises Unavailable where no process runs, Misconfigured where the file names none that may be signalled."""
         # On a thread: the file may lie on a mount that hangs.
-        await asyncio.to_thread(self._send)
+        sending = asyncio.get_running_loop().run_in_executor(_thread(self._pid_file.parent), self._send)
+        try:
+            async with asyncio.timeout(self._patience):  # noqa: TID251 (a driver's own deadline for a hung mount)
+                await sending
+        except TimeoutError:
+            raise Unavailable(
+                f"{self._pid_file}: not read within {self._patience:g} s; the file system hangs", mend="mend the mount"
+            ) from None
         return Settled(Found.UNTOLD)
 
     async def remove(self, mark: str) -> bool:
@@ -84,6 +98,12 @@ class SignalHook:
         if pid <= 1 or pid == os.getpid():
             raise Misconfigured(f"{self._pid_file} names no process that may be signalled", mend="mend `pid_file`")
         return pid
+
+
+def _thread(folder: Path) -> ThreadPoolExecutor:
+    if folder not in _THREADS:
+        _THREADS[folder] = ThreadPoolExecutor(1, thread_name_prefix="signals")
+    return _THREADS[folder]
 
 
 def _owner(pid: int) -> int | None:

@@ -213,7 +213,7 @@ class ReferenceSource:
         """See `ports.CredentialSource.resolve`. The configured password is not even read where one is given."""
         wanted = [self._client_secret, self._password if password is None else None]
         here = [None if reference is None or reference.kind == VAULT else reference for reference in wanted]
-        found = await self._read(here)
+        found = await _fetch(here, self._environ, self._patience)
         for index, reference in enumerate(wanted):
             if reference is not None and reference.kind == VAULT:
                 found[index] = await self._ask(reference)
@@ -240,18 +240,27 @@ class ReferenceSource:
         self._last[reference.key] = secret
         return secret
 
-    async def _read(self, wanted: list[Reference | None]) -> list[Secret | None]:
-        """Read on a thread, as a hung network mount would stop the event loop, and with a limit to waiting."""
-        if all(reference is None or reference.kind == "literal" for reference in wanted):
-            return [None if reference is None else read(reference, {}) for reference in wanted]
-        shelf, work = shelves.of(_folders(wanted), self._environ), partial(_read_all, wanted, self._environ)
-        try:
-            async with asyncio.timeout(self._patience):  # noqa: TID251 (a driver's own deadline for a hung mount)
-                return await shelf.read(work)
-        except TimeoutError:
-            raise Unavailable(
-                f"{_keys(wanted)}: not read within {self._patience:g} s; the file system hangs", mend="mend the mount"
-            ) from None
+
+async def fetch(reference: Reference, environ: Mapping[str, str], *, patience: timedelta = PATIENCE) -> Secret:
+    """One secret, read as `read` does but on a thread. Raises Unavailable also where that takes longer than
+    ``patience``."""
+    (secret,) = await _fetch([reference], environ, patience.total_seconds())
+    assert secret is not None  # noqa: S101 (there is one for each reference)
+    return secret
+
+
+async def _fetch(wanted: list[Reference | None], environ: Mapping[str, str], patience: float) -> list[Secret | None]:
+    """Read on a thread, as a hung network mount would stop the event loop, and with a limit to waiting."""
+    if all(reference is None or reference.kind == "literal" for reference in wanted):
+        return [None if reference is None else read(reference, {}) for reference in wanted]
+    shelf, work = shelves.of(_folders(wanted), environ), partial(_read_all, wanted, environ)
+    try:
+        async with asyncio.timeout(patience):  # noqa: TID251 (a driver's own deadline for a hung mount)
+            return await shelf.read(work)
+    except TimeoutError:
+        raise Unavailable(
+            f"{_keys(wanted)}: not read within {patience:g} s; the file system hangs", mend="mend the mount"
+        ) from None
 
 
 def _folders(wanted: list[Reference | None]) -> frozenset[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 # Answers given in one turn of the loop: each sets somebody going, and a herd must not stop the loop for long.
 AT_ONCE = 32
+# Made as they are needed. Not those of the loop: whatever hangs here must not keep a name from being looked up.
+_THREADS = ThreadPoolExecutor(16, thread_name_prefix="secrets")
 
 
 class Shelf:
@@ -46,7 +49,7 @@ class Shelf:
         if not asked:
             self._reading = False
             return
-        reading = self._loop.run_in_executor(None, _do, [work for work, _ in asked])
+        reading = self._loop.run_in_executor(_THREADS, _do, [work for work, _ in asked])
         reading.add_done_callback(lambda done: self._end([waiter for _, waiter in asked], done))
 
     def _end(self, waiters: list[Waiter], done: asyncio.Future[list[Found | Exception]]) -> None:

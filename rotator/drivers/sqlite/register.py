@@ -6,6 +6,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 
@@ -20,6 +21,7 @@ T = TypeVar("T")
 OVERDUE = timedelta(minutes=1)
 # SQLite takes 32 766 values in a statement (sqlite.org/limits.html, since 3.32); nobody asks for so many at once.
 MOST = 500
+_ASIDE = ThreadPoolExecutor(1, thread_name_prefix="census")
 
 
 class _Run(Protocol):
@@ -60,7 +62,8 @@ class SqliteRegister:
 
     async def census(self, now: datetime) -> Census:
         """On a thread and a connection of its own: it reads every row of the register."""
-        return await asyncio.to_thread(lambda: self._aside(lambda connection: census(connection, now)))
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(_ASIDE, lambda: self._aside(lambda connection: census(connection, now)))
 
 
 def enter(connection: sqlite3.Connection, entries: Sequence[Entry], seal: Seal) -> None:
