@@ -69,11 +69,15 @@ class LeftOut:
         for it. Raises what is no fault of a single one."""
         register = self._tools.store.register
         assert register is not None  # noqa: S101 (nobody is looked for where there is none)
-        entries, unreadable = await read(register, names)
+        # All at once: a store on a thread answers what is asked together in one go.
+        (entries, unreadable), records = await asyncio.gather(
+            read(register, names), asyncio.gather(*map(self._record, names))
+        )
         for name, error in unreadable.items():
             self.add(name, error)
-        found: list[tuple[Entry, Grant | None]] = []
-        for entry, grant in zip(entries, await asyncio.gather(*map(self._record, entries)), strict=True):
+        stored, found = dict(zip(names, records, strict=True)), list[tuple[Entry, Grant | None]]()
+        for entry in entries:
+            grant = stored[entry.name]
             if isinstance(grant, Misconfigured):
                 self.add(entry.name, grant)
             else:
@@ -88,9 +92,9 @@ class LeftOut:
             self.add(enrolment.name, error)
             raise Misconfigured(self._why[enrolment.name]) from None
 
-    async def _record(self, entry: Entry) -> Grant | Misconfigured | None:
+    async def _record(self, name: str) -> Grant | Misconfigured | None:
         try:
-            return await self._tools.store.grant(entry.name)
+            return await self._tools.store.grant(name)
         except Misconfigured as error:
             return error
 

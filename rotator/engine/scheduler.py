@@ -12,12 +12,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TypeVar
 
 from rotator.core import events, health, lifecycle, policy
 from rotator.core.errors import RotatorError
 from rotator.core.ports import Roster, Watcher
 from rotator.core.publication import Settled
+from rotator.engine import questions
 from rotator.engine.alarm import Alarm
 from rotator.engine.board import Desk
 from rotator.engine.courier import Courier
@@ -29,8 +29,6 @@ from rotator.engine.rotation import Result, Wish
 from rotator.engine.tools import Tools
 from rotator.engine.turns import Turns
 from rotator.engine.visits import Visits
-
-T = TypeVar("T")
 
 TOGETHER = timedelta(seconds=1)
 CROWD = timedelta(milliseconds=0.5)
@@ -168,7 +166,7 @@ class Scheduler:
 
     async def _look(self, now: datetime) -> datetime | None:
         """Let everything that is due stand in line; returns when the next becomes due. Raises what the store raises."""
-        turns, store = self._turns, self._tools.store
+        turns = self._turns
         for desk in self._desks.odd():
             if not desk.is_held(now) and desk.wants_look(now):
                 desk.look_at = now + self._timing.verify_every
@@ -176,8 +174,9 @@ class Scheduler:
         # They need not wait for a store that keeps silent.
         turns.let_in()
         # All that is due, for who needs it most goes first; strangers stay due for ever.
-        left: list[datetime] = []
-        for name in await self._desks.due(now):
+        residents, guests, upcoming = await questions.ask(self._desks, self.visits, self._tools.store, now)
+        left = [] if upcoming is None else [upcoming]
+        for name in residents:
             due = self._desks.get(name)
             if due is None or due.is_held(now):
                 continue
@@ -185,11 +184,10 @@ class Scheduler:
                 left.append(at)
             else:
                 turns.wait(due, self._moment)
-        for guest in await self.visits.due(now):
+        for guest in guests:
             if not guest.is_held(now):
                 turns.wait(guest, self._moment)
-        times = (*left, await store.next_due(now), await self.visits.next_due(now))
-        return min((at for at in times if at is not None), default=None)
+        return min(left, default=None)
 
     def _next_look(self, moment: policy.Moment) -> datetime:
         """When the store is asked next: at once while nobody waits, else the less often the more do. To be in line a
