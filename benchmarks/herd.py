@@ -7,6 +7,7 @@ are read anew for each exchange, events are rendered as lines.
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TextIO
 
+from rotator.cli import service
 from rotator.core import events, tokens
 from rotator.core.grants import Grant
 from rotator.core.policy import Rules
@@ -138,6 +140,9 @@ class Herd:
                 supervisor=systemd.Notifier({}, 0, clock.monotonic_usec),
             )
         )  # fmt: skip
+        # As `rotator run` does.
+        gc.freeze()
+        gc.set_threshold(*service.GARBAGE)
         self._served = asyncio.create_task(self.daemon.serve())
         await asyncio.wait([self._served, asyncio.create_task(ready.wait())], return_when=asyncio.FIRST_COMPLETED)
         return self
