@@ -141,6 +141,7 @@ class Herd:
             )
         )  # fmt: skip
         # As `rotator run` does.
+        self._garbage = gc.get_threshold()
         gc.freeze()
         gc.set_threshold(*service.GARBAGE)
         self._served = asyncio.create_task(self.daemon.serve())
@@ -150,6 +151,8 @@ class Herd:
     async def __aexit__(self, *_: object) -> None:
         self.daemon.stop()
         await self._served
+        gc.set_threshold(*self._garbage)
+        gc.unfreeze()
 
     async def _enrol(self, key: bytes) -> None:
         now = self.clock.now()
@@ -180,14 +183,13 @@ class Herd:
     async def prepared(self) -> AsyncIterator[Callable[[], Awaitable[list[float]]]]:
         """All is set for one instant, which comes a moment after this is entered. What is given waits for the end, and
         says how many seconds after that instant each was published and noted."""
-        grants = await self.store.grants()
         due_at = self.clock.now() + timedelta(seconds=1)
+        # Held as the engine holds what it saved: the store knows them by that.
+        grants = [replace(one, due_at=due_at) for one in await self.store.grants()]
         for first in range(0, len(grants), TOGETHER):
             await asyncio.gather(
                 *(
-                    self.store.save(
-                        replace(one, due_at=due_at), expected=one.generation, lease=None, now=self.clock.now()
-                    )
+                    self.store.save(one, expected=one.generation, lease=None, now=self.clock.now())
                     for one in grants[first : first + TOGETHER]
                 )
             )
