@@ -9,14 +9,17 @@ VENV   ?= .venv
 SEEDS  ?= 20000
 BIN    := $(VENV)/bin
 
-.PHONY: demo test test-judgement test-processes test-parts faults booted container browser deb soak bench docs lint types contracts check requirements clean
+# The half of the real processes' tests that takes as long as the other.
+LONG   := orders passwords policies readers register
+
+.PHONY: demo test test-judgement test-long test-processes test-parts faults booted container browser deb soak bench docs lint types contracts check requirements clean
 
 demo: $(VENV)/.run
 	$(BIN)/rotator demo
 
-# In three parts, two at a time: most of what the real processes take is waiting for each other.
+# In four parts, three at a time: most of what the real processes take is waiting for each other.
 test: $(VENV)/.test
-	$(MAKE) --no-print-directory --output-sync=target -j2 test-judgement test-processes test-parts
+	$(MAKE) --no-print-directory --output-sync=target -j3 test-parts test-processes test-long test-judgement
 
 test-judgement:
 	$(BIN)/python -m coverage erase
@@ -25,7 +28,10 @@ test-judgement:
 	$(BIN)/python -m coverage report --skip-covered --include='rotator/core/*,rotator/engine/*' --fail-under=95
 
 test-processes:
-	$(BIN)/python -m pytest tests/acceptance $(PYTEST)
+	$(BIN)/python -m pytest tests/acceptance $(LONG:%=--ignore=tests/acceptance/test_%.py) $(PYTEST)
+
+test-long:
+	$(BIN)/python -m pytest $(LONG:%=tests/acceptance/test_%.py) $(PYTEST)
 
 test-parts:
 	$(BIN)/python -m pytest $(patsubst %,--ignore=tests/%,core engine acceptance faults booted container browser) $(PYTEST)
