@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Iterator
 
 from rotator.core import events
@@ -32,8 +33,9 @@ class Following:
         # What is at work on a grant looks itself, under its lease.
         idle = _Idle(self._desks, self._crew.names(turns.is_rotation))
         try:
-            self._fleet.hear(await tools.store.fleet(tools.owner))
-            news = await tools.store.news(idle)
+            # Together: one round trip.
+            present, news = await asyncio.gather(tools.store.fleet(tools.owner), tools.store.news(idle))
+            self._fleet.hear(present)
             for name, theirs in news.items():
                 await self._take(name, theirs)
         except RotatorError as error:
