@@ -17,7 +17,8 @@ OURS = SYSTEM / "rotator"
 FILE = "rotator.toml"
 ALONE = "rotator-vault"
 # What an instance of a unit may be called (systemd.unit(5)); a folder of another name is no profile.
-INSTANCE = re.compile(r"[A-Za-z0-9:_.\\-]+")
+# None that begins with a dot: `..`, and `..data` of a volume in Kubernetes.
+INSTANCE = re.compile(r"[A-Za-z0-9:_\\-][A-Za-z0-9:_.\\-]*")
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,8 @@ class Following:
         self._alarm = alarm
         self._fleet = fleet
         self._unheard = 0
+        # News are told once: what could not be taken over yet.
+        self._left: dict[str, Grant | None] = {}
 
     async def follow(self) -> None:
         """Take over what other daemons at the same store saved. Never raises for the store."""
@@ -33,11 +35,18 @@ class Following:
         # What is at work on a grant looks itself, under its lease.
         idle = _Idle(self._desks, self._crew.names(turns.is_rotation))
         try:
-            # Together: one round trip.
-            present, news = await asyncio.gather(tools.store.fleet(tools.owner), tools.store.news(idle))
+            # Together: one round trip. That one fails is no reason to lose what the other brought.
+            present, news = await asyncio.gather(
+                tools.store.fleet(tools.owner), tools.store.news(idle), return_exceptions=True
+            )
+            if not isinstance(news, BaseException):
+                self._left.update(news)
+            await self._take_all()
+            for one in (present, news):
+                if isinstance(one, BaseException):
+                    raise one
+            assert not isinstance(present, BaseException)  # noqa: S101 (raised above)
             self._fleet.hear(present)
-            for name, theirs in news.items():
-                await self._take(name, theirs)
         except RotatorError as error:
             self._unheard += 1
             if scribe.is_told(self._unheard):
@@ -45,6 +54,19 @@ class Following:
                 tools.bus.tell(events.StoreTroubled(at=tools.clock.now(), reason=str(error), doing=doing))
             return
         self._unheard = 0
+
+    async def _take_all(self) -> None:
+        """Raises the last error, once all others were taken over."""
+        failed: RotatorError | None = None
+        for name, theirs in list(self._left.items()):
+            try:
+                await self._take(name, theirs)
+            except RotatorError as error:
+                failed = error
+            else:
+                del self._left[name]
+        if failed is not None:
+            raise failed
 
     async def _take(self, name: str, theirs: Grant | None) -> None:
         desk, now = self._desks.get(name), self._tools.clock.now()

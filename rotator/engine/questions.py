@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from rotator.core.ports import Store
@@ -11,17 +11,22 @@ from rotator.engine.board import Desk
 from rotator.engine.desks import Desks
 from rotator.engine.visits import Visits
 
+Line = Callable[[Sequence[str]], None]
+
 
 async def ask(
-    desks: Desks, visits: Visits, store: Store, now: datetime
-) -> tuple[Sequence[str], Sequence[Desk], datetime | None]:
-    """Names of residents that are due, guests that are (they are at their desks then), and when the next becomes due.
-    Raises what the store raises."""
+    desks: Desks, visits: Visits, store: Store, now: datetime, line: Line
+) -> tuple[Sequence[Desk], datetime | None]:
+    """The guests that are due (at their desks then), and when the next of all becomes due. ``line`` hears of the
+    residents that are due as soon as that is known: whatever is wrong with the register holds up none of them. Raises
+    what the store raises."""
+    visiting = asyncio.ensure_future(asyncio.gather(visits.due(now), visits.next_due(now)))
+    # Where the residents' own question fails, nobody waits for it.
+    visiting.add_done_callback(lambda done: done.cancelled() or done.exception())
     try:
-        async with asyncio.TaskGroup() as asked:
-            residents, guests = asked.create_task(desks.due(now)), asked.create_task(visits.due(now))
-            nexts = asked.create_task(store.next_due(now)), asked.create_task(visits.next_due(now))
-    except ExceptionGroup as several:
-        raise several.exceptions[0] from None
-    times = [one.result() for one in nexts]
-    return residents.result(), guests.result(), min((at for at in times if at is not None), default=None)
+        names, upcoming = await asyncio.gather(desks.due(now), store.next_due(now))
+        line(names)
+        guests, later = await visiting
+    finally:
+        visiting.cancel()
+    return guests, min((at for at in (upcoming, later) if at is not None), default=None)

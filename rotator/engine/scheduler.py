@@ -7,7 +7,7 @@ store, so that a missed alarm, a suspended machine or a clock step heals itself.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -174,20 +174,24 @@ class Scheduler:
         # They need not wait for a store that keeps silent.
         turns.let_in()
         # All that is due, for who needs it most goes first; strangers stay due for ever.
-        residents, guests, upcoming = await questions.ask(self._desks, self.visits, self._tools.store, now)
-        left = [] if upcoming is None else [upcoming]
-        for name in residents:
-            due = self._desks.get(name)
-            if due is None or due.is_held(now):
-                continue
-            if (at := self._fleet.left_until(due.enrolment.name, due.grant.due_at, now)) > now:
-                left.append(at)
-            else:
-                turns.wait(due, self._moment)
+        left: list[datetime] = []
+
+        def line(residents: Sequence[str]) -> None:
+            for name in residents:
+                due = self._desks.get(name)
+                if due is not None and not due.is_held(now):
+                    at = self._fleet.left_until(due.enrolment.name, due.grant.due_at, now)
+                    left.append(at) if at > now else turns.wait(due, self._moment)
+
+        try:
+            guests, upcoming = await questions.ask(self._desks, self.visits, self._tools.store, now, line)
+        except BaseException:
+            turns.let_in()
+            raise
         for guest in guests:
             if not guest.is_held(now):
                 turns.wait(guest, self._moment)
-        return min(left, default=None)
+        return min((at for at in (*left, upcoming) if at is not None), default=None)
 
     def _next_look(self, moment: policy.Moment) -> datetime:
         """When the store is asked next: at once while nobody waits, else the less often the more do. To be in line a
@@ -219,9 +223,7 @@ class Scheduler:
     def _next(self, upcoming: datetime | None, now: datetime) -> datetime | None:
         held = [desk.held_until for desk in self._desks.odd() if desk.held_until is not None and desk.held_until > now]
         # Retries of the same second share a sweep: a thousand of them are no reason for a thousand.
-        others = [*held, *self._courier.retries(now)]
-        if (turn := self._turns.starts_at()) is not None:
-            others.append(turn)
+        others = [*held, *self._courier.retries(now), *filter(None, [self._turns.starts_at()])]
         times = [max(at, now + TOGETHER) for at in others]
         return min(times if upcoming is None else [*times, upcoming], default=None)
 

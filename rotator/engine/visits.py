@@ -251,6 +251,8 @@ class Visits:
                     mend="rename one of the two; the configuration counts",
                 )
         await register.enter(entries)
+        # Not those of before alone: a reload may have come between.
+        self._shadowed.note([entry.name for entry in entries])
         # After the write: a walk that had asked before it may have found nobody.
         self._vacant = False
         self._entered += 1

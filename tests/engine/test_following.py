@@ -25,6 +25,7 @@ class Shared(MemoryStore):
         self.clock = clock
         self.away = ""
         self.looks = 0
+        self.silent = ""
         self._news: dict[str, Grant | None] = {}
 
     async def news(self, names: Collection[str]) -> Mapping[str, Grant | None]:
@@ -35,6 +36,16 @@ class Shared(MemoryStore):
         for name in found:
             del self._news[name]
         return found
+
+    async def fleet(self, owner: str) -> Collection[str]:
+        if self.silent:
+            raise Unavailable(self.silent)
+        return await super().fleet(owner)
+
+    async def enrol(self, grant: Grant) -> Grant:
+        if self.silent:
+            raise Unavailable(self.silent)
+        return await super().enrol(grant)
 
     def written(self, grant: Grant) -> Grant:
         self._put(grant, self.clock.now())
@@ -147,5 +158,36 @@ def test_a_store_of_one_daemon_is_never_asked_for_news() -> None:
         async with stage.play():
             await stage.pass_time(MINUTE)
         assert store.looks == 0
+
+    play(story)
+
+
+def test_news_are_taken_over_although_the_beat_failed_that_came_with_them() -> None:
+    """They are told once: a store that can be read and not written (a standby) must not swallow them."""
+
+    async def story() -> None:
+        stage, store = shared()
+        async with stage.play():
+            await stage.pass_time(10 * MINUTE)
+            store.silent = "read-only"
+            store.rotated()
+            await stage.pass_time(2 * SECOND)
+            assert published(stage) == "theirs-2"
+
+    play(story)
+
+
+def test_what_could_not_be_put_right_at_once_is_tried_again() -> None:
+    async def story() -> None:
+        stage, store = shared()
+        async with stage.play():
+            await stage.pass_time(10 * MINUTE)
+            store.silent = "read-only"
+            store.deleted("billing")
+            await stage.pass_time(5 * SECOND)
+            assert "billing" not in store.shelf.grants
+            store.silent = ""
+            await stage.pass_time(2 * SECOND)
+            assert store.shelf.grants["billing"].generation == 1
 
     play(story)

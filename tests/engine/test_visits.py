@@ -594,3 +594,26 @@ def test_a_guest_whose_entry_fits_no_more_is_not_served_by_what_counted_before()
             assert place.holds is None and len(left_out(stage)) == 1
 
     world.run(story)
+
+
+@pytest.mark.parametrize("wrong", ["fails", "hangs", "has a defect"])
+def test_whatever_is_wrong_with_the_register_residents_are_rotated(wrong: str) -> None:
+    class Broken(WornRegister):
+        async def due(self, now: datetime, rooms: Any) -> Sequence[str]:
+            if wrong == "fails":
+                raise Unavailable("the index is away")
+            if wrong == "hangs":
+                await asyncio.Event().wait()
+            raise ValueError("a defect")
+
+    async def story() -> None:
+        stage = Registry()
+        async with stage.play() as daemon:
+            await stage.pass_time(MINUTE)
+            await daemon.enter(entries(names(3)))
+            await stage.pass_time(MINUTE)
+            stage.worn.register = Broken(stage.worn)
+            await stage.pass_time(2 * HOUR)
+            assert is_valid(stage.place("resident"), stage.clock.now())
+
+    play(story)

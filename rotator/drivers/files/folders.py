@@ -66,13 +66,17 @@ def _left(folder: Path, name: str) -> list[str]:
 
 
 def _list(folder: Path) -> tuple[int, dict[str, list[str]]]:
-    """How many entries it has and, by the name that each was to have, all that is half-made; nothing where it cannot be
-    listed."""
+    """How many entries it has and, by the name that each was to have, all that is half-made; where it cannot be listed
+    whole 0 and what was seen."""
     count, found = 0, dict[str, list[str]]()
-    with suppress(OSError), os.scandir(folder) as entries:
-        for count, entry in enumerate(entries, start=1):  # noqa: B007 (counted)
-            if (ours := _FRESH.fullmatch(entry.name)) is not None:
-                found.setdefault(ours[1], []).append(entry.name)
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                count += 1
+                if (ours := _FRESH.fullmatch(entry.name)) is not None:
+                    found.setdefault(ours[1], []).append(entry.name)
+    except OSError:
+        return 0, found
     return count, found
 
 

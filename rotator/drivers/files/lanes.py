@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
+from rotator.core.errors import Unavailable
+
 T = TypeVar("T")
 
 # Answers given in one turn of the loop: each sets somebody going, and a herd must not stop the loop for long.
@@ -47,11 +49,19 @@ class Lane:
         return waiter
 
     def _hand_over(self, gathered: list[_Job]) -> None:
-        self._waiting.extend(gathered)
-        # A thread on its way takes them along; where it was just leaving, one too many finds nothing.
-        if len(self._waiting) == len(gathered):
-            self._thread.submit(self._drain)
+        jobs = list(gathered)
         gathered.clear()
+        self._waiting.extend(jobs)
+        # A thread on its way takes them along; where it was just leaving, one too many finds nothing.
+        if len(self._waiting) != len(jobs):
+            return
+        try:
+            self._thread.submit(self._drain)
+        except RuntimeError as error:  # no thread may be started (TasksMax=), or Python ends
+            self._waiting.clear()
+            for _, waiter, _ in jobs:
+                if not waiter.done():
+                    waiter.set_exception(Unavailable(f"no file can be written: {error}"))
 
     def _drain(self) -> None:
         while self._waiting:

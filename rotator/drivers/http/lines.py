@@ -27,6 +27,7 @@ _PLAIN = re.compile(
 )
 _PORTS = {"http": 80, "https": 443}
 _OURS = frozenset({"accept-encoding", "connection", "content-length", "host", "transfer-encoding"})
+_PLAIN_FIELDS = frozenset({"accept", "content-type", "user-agent"})
 _BODIED = frozenset({"PATCH", "POST", "PUT"})
 _BODILESS = frozenset({204, 205, 304})
 
@@ -70,9 +71,9 @@ def made(scheme: str, host: str, port: int, target: str) -> Route:
 
 def written(request: HttpRequest, way: Route) -> bytes:
     """The whole request. Raises failures.Unusable for a header that would break it."""
-    # What holds a credential is not kept.
-    is_secret = any(name.lower() == "authorization" for name, _ in request.headers)
-    begun = (_begun.__wrapped__ if is_secret else _begun)(request.method, way, request.headers)
+    # Only what is the same each time is kept, and what surely holds no credential.
+    is_plain = all(name.lower() in _PLAIN_FIELDS for name, _ in request.headers)
+    begun = (_begun if is_plain else _begun.__wrapped__)(request.method, way, request.headers)
     told = f"Content-Length: {len(request.body)}\r\n" if request.body or request.method in _BODIED else ""
     return f"{begun}{told}\r\n".encode("ascii") + request.body
 

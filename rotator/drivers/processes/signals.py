@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,8 +18,9 @@ from rotator.core.publication import Found, Publication, Settled
 LARGEST = 4 << 10
 # Reading takes microseconds. Longer means a network file system that hangs, and that may be for ever.
 PATIENCE = timedelta(seconds=10)
-# What hangs is a file system, and so a folder: it holds one thread, and nobody else's.
-_THREADS: dict[Path, ThreadPoolExecutor] = {}
+# What hangs is a file system, and so a folder: its thread is always the same. Few, however many applications there are
+# (TasksMax= of our units).
+_THREADS = tuple(ThreadPoolExecutor(1, thread_name_prefix=f"signals-{number}") for number in range(4))
 
 
 class SignalHook:
@@ -101,9 +103,7 @@ class SignalHook:
 
 
 def _thread(folder: Path) -> ThreadPoolExecutor:
-    if folder not in _THREADS:
-        _THREADS[folder] = ThreadPoolExecutor(1, thread_name_prefix="signals")
-    return _THREADS[folder]
+    return _THREADS[zlib.crc32(os.fsencode(folder)) % len(_THREADS)]
 
 
 def _owner(pid: int) -> int | None:

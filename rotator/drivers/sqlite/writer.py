@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -82,6 +83,7 @@ class Writer:
         self._reserve = reserve
         self._jobs: SimpleQueue[list[_Job] | None] = SimpleQueue()
         self._gathered: list[_Job] = []
+        self._answers: deque[_Job] = deque()
         self._loop = asyncio.get_running_loop()
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._ended: asyncio.Future[None] = self._loop.create_future()
@@ -113,6 +115,19 @@ class Writer:
         if self._gathered:
             self._jobs.put(self._gathered)
             self._gathered = []
+
+    def _answer(self, batch: list[_Job]) -> None:
+        """In the order of the jobs: no batch overtakes what is left of the one before."""
+        is_at_it = bool(self._answers)
+        self._answers.extend(batch)
+        if not is_at_it:
+            self._answer_some()
+
+    def _answer_some(self) -> None:
+        for _ in range(min(len(self._answers), AT_ONCE)):
+            self._answers.popleft().answer()
+        if self._answers:
+            self._loop.call_soon(self._answer_some)
 
     async def stop(self) -> None:
         """Wait until everything handed in is done and the connection is closed. Idempotent."""
@@ -157,7 +172,7 @@ class Writer:
             for job in batch:
                 if job.kind is Kind.READ:
                     self._read(connection, job)
-            self._tell(_answer, batch)
+            self._tell(self._answer, batch)
             if writes:
                 # Nobody waits for this: answered first. Nearly always there is nothing to do.
                 self._reserve.keep()
@@ -270,13 +285,6 @@ def _roll_back(connection: sqlite3.Connection) -> None:
     with suppress(sqlite3.Error):
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-
-
-def _answer(batch: list[_Job]) -> None:
-    for job in batch[:AT_ONCE]:
-        job.answer()
-    if rest := batch[AT_ONCE:]:
-        asyncio.get_running_loop().call_soon(_answer, rest)
 
 
 def _fulfil(future: asyncio.Future[None]) -> None:
