@@ -24,6 +24,7 @@ import pytest
 from rotator.core.errors import Misconfigured, Unavailable
 from rotator.core.publication import Format, Found, Publication, Settled
 from rotator.drivers import files
+from rotator.drivers.files import lanes
 from tests.contracts.publishers import NOW, publication
 
 STRANGER = 65534
@@ -641,3 +642,16 @@ def test_a_location_leads_back_to_its_path(tmp_path: Path) -> None:
     assert publisher.local
     for other in ("vault:default:secret/billing", "file:relative", f"{tmp_path}/token", ""):
         assert files.parse_location(other) is None
+
+
+def test_where_no_thread_can_be_started_it_is_told_each_time_and_nothing_waits_for_ever() -> None:
+    lane = lanes.Lane(99)
+    # As at the limit of the service's tasks: the executor refuses.
+    lane._thread.shutdown()
+
+    async def story() -> None:
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="no file can be written"):
+                await asyncio.wait_for(lane.run(lambda: 1), 10)
+
+    asyncio.run(story())

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -223,6 +224,15 @@ def test_the_process_that_a_file_names_is_told(listener: tuple[subprocess.Popen[
     for name, number in (("HUP", signal.SIGHUP), ("USR1", signal.SIGUSR1)):
         run(SignalHook("billing", "nudge", path, name))
         assert process.stdout is not None and process.stdout.readline() == f"{int(number)}\n"
+
+
+def test_many_applications_take_few_threads(tmp_path: Path) -> None:
+    """Our units set TasksMax=64: a thread for each would end with none for the files."""
+    for number in range(40):
+        folder = tmp_path / f"app{number}"
+        folder.mkdir()
+        assert "is missing" in failure(SignalHook("billing", "nudge", folder / "pid", "HUP"), Unavailable)
+    assert sum(one.name.startswith("signals-") for one in threading.enumerate()) <= 4
 
 
 def test_a_process_that_ended_or_did_not_begin_yet_is_waited_for(
