@@ -103,7 +103,7 @@ class SignalHook:
 
 
 def _thread(folder: Path) -> ThreadPoolExecutor:
-    return _THREADS[zlib.crc32(os.fsencode(folder)) % len(_THREADS)]
+    return _THREADS[zlib.crc32(str(folder).encode("utf-8", "surrogateescape")) % len(_THREADS)]
 
 
 def _owner(pid: int) -> int | None:
