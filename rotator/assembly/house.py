@@ -114,10 +114,7 @@ def _shown(
     plan: Plan, daemon: Daemon, bus: Bus, system_clock: clock.SystemClock, supervisor: systemd.Notifier
 ) -> Iterator[Face]:
     """Where people and programs ask: the control socket, and the pages where they have an address."""
-
-    def on_defect(doing: str, error: Exception) -> None:
-        bus.tell(events.TaskFailed(at=system_clock.now(), doing=doing, error=type(error).__name__))
-
+    on_defect = _defects(bus, system_clock)
     control = _LateControl(control_path(plan), daemon, on_defect)
     bus.join("chronicle", control.hear)
     yield control

@@ -33,20 +33,20 @@ class Following:
         """Take over what other daemons at the same store saved. Never raises for the store."""
         tools = self._tools
         # What is at work on a grant looks itself, under its lease.
-        idle = _Idle(self._desks, self._crew.names(turns.is_rotation))
+        busy = self._crew.names(turns.is_rotation)
         try:
             # Together: one round trip. That one fails is no reason to lose what the other brought.
             present, news = await asyncio.gather(
-                tools.store.fleet(tools.owner), tools.store.news(idle), return_exceptions=True
+                tools.store.fleet(tools.owner), tools.store.news(_Idle(self._desks, busy)), return_exceptions=True
             )
+            if not isinstance(present, BaseException):
+                self._fleet.hear(present)
             if not isinstance(news, BaseException):
                 self._left.update(news)
-            await self._take_all()
+            await self._take_all(busy)
             for one in (present, news):
                 if isinstance(one, BaseException):
                     raise one
-            assert not isinstance(present, BaseException)  # noqa: S101 (raised above)
-            self._fleet.hear(present)
         except RotatorError as error:
             self._unheard += 1
             if scribe.is_told(self._unheard):
@@ -55,10 +55,13 @@ class Following:
             return
         self._unheard = 0
 
-    async def _take_all(self) -> None:
+    async def _take_all(self, busy: Collection[str]) -> None:
         """Raises the last error, once all others were taken over."""
         failed: RotatorError | None = None
         for name, theirs in list(self._left.items()):
+            if name in busy:
+                # Left from before, and at work by now.
+                continue
             try:
                 await self._take(name, theirs)
             except RotatorError as error:

@@ -11,7 +11,6 @@ import errno
 import hashlib
 import os
 import stat
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -227,8 +226,7 @@ class FilePublisher:
                 )
         except BaseException:
             os.close(descriptor)
-            with suppress(OSError):
-                os.unlink(temporary)  # noqa: PTH108
+            self._throw_away(temporary)
             raise
         return temporary, descriptor
 
