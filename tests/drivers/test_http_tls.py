@@ -7,7 +7,7 @@ import datetime
 import ipaddress
 import ssl
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from tests.drivers.far_end import (
     post,
     resets,
     says,
+    says_and_hangs,
 )
 
 
@@ -180,6 +181,64 @@ def test_text_before_the_handshake_is_never_taken_for_an_answer(authorities: Aut
 def test_a_connection_cut_in_the_handshake_is_not_written() -> None:
     answer, _ = ask(resets, scheme="https", read=False)
     expect(answer, Reach.CONNECTED, "reset")
+
+
+async def _dripping(true: int, client: HttpxClient) -> HttpAnswer:
+    """By way of somebody who hands on one byte at a time."""
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1):
+            writer.write(data)
+            await writer.drain()
+
+    async def between(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        onward_reader, onward_writer = await asyncio.open_connection("127.0.0.1", true)
+        onward = asyncio.create_task(pump(reader, onward_writer))
+        try:
+            await pump(onward_reader, writer)
+        finally:
+            onward.cancel()
+            onward_writer.transport.abort()
+
+    async with far_end(between, read=False) as end:
+        return await client.send(post(end.port, scheme="https"), deadline=LONG)
+
+
+def test_a_handshake_in_single_bytes_is_a_handshake(authorities: Authorities) -> None:
+    ours, _ = authorities
+
+    async def run() -> HttpAnswer:
+        client = HttpxClient(ca_file=ours.file)
+        async with far_end(says(OK), ours.server("127.0.0.1")) as true:
+            return await _dripping(true.port, client)
+
+    expect(asyncio.run(run()), Reach.COMPLETE, None, 200)
+
+
+def test_much_is_sent_and_read_whole_under_tls(authorities: Authorities) -> None:
+    """More than any buffer on the way holds, both ways: OpenSSL then asks to write, or to read, once more."""
+    ours, _ = authorities
+    sent, answered = 8 << 20, 5 << 20
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {answered}\r\n\r\n".encode()
+
+    async def run() -> tuple[HttpAnswer, list[bytes]]:
+        client = HttpxClient(ca_file=ours.file)
+
+        async with far_end(says_and_hangs(head + b"y" * answered), ours.server("127.0.0.1")) as true:
+            request = replace(post(true.port, scheme="https"), body=b"x" * sent)
+            return await client.send(request, deadline=LONG, limit=answered), true.requests
+
+    answer, requests = asyncio.run(run())
+    expect(answer, Reach.COMPLETE, None, 200)
+    assert answer.body == b"y" * answered
+    assert [len(one.partition(b"\r\n\r\n")[2]) for one in requests] == [sent]
+
+
+def test_a_connection_ended_in_the_middle_of_a_body_under_tls_is_cut(authorities: Authorities) -> None:
+    ours, _ = authorities
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"
+    answer, _ = ask(says(head), tls=ours.server("127.0.0.1"), ca_file=ours.file)
+    expect(answer, Reach.STATUS, "reset", 200)
 
 
 def test_old_tls_is_refused(authorities: Authorities) -> None:

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rotator.core.ports import HttpAnswer, HttpRequest, Reach
-from rotator.drivers.http import dial, failures, lines, patience, wire
+from rotator.drivers.http import dial, failures, lines, patience, secure, wire
 
 if TYPE_CHECKING:
     import h11
@@ -101,7 +101,7 @@ async def knock(url: str, tls: ssl.SSLContext, book: dial.Book, *, deadline: tim
 async def _open(way: lines.Route, tls: ssl.SSLContext, book: dial.Book, progress: Progress) -> wire.Wire:
     sock = await book.connect(way.host, way.port, lambda: progress.note(Reach.NOTHING, failures.Stage.CONNECT))
     progress.note(Reach.CONNECTED, failures.Stage.HANDSHAKE)
-    return await (wire.secured(sock, tls, way.host) if way.secure else wire.plain(sock))
+    return await secure.secured(sock, tls, way.host) if way.secure else wire.Plain(sock)
 
 
 async def _read(connection: wire.Wire, method: str, progress: Progress, limit: int) -> None:

@@ -1,6 +1,6 @@
-"""One connection, with TLS or without: bytes out, bytes in, and the end.
+"""One connection: bytes out, bytes in, and the end. `secure` puts TLS around it.
 
-Without TLS the socket is read by the loop's own readiness: no transport and no stream around it, which is half of what
+The socket is read by the loop's own readiness: no transport and no stream around it, which is half of what
 a small request costs, and a loop that cannot listen (epoll_ctl(2): ENOMEM, ENOSPC) says so *before* anything leaves;
 asyncio's transports begin to listen in a callback, where that is only logged, and nobody would read the answer.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from collections import deque
 from typing import Protocol
 from weakref import WeakKeyDictionary, WeakMethod
@@ -34,22 +33,6 @@ class Wire(Protocol):
     def close(self) -> None:
         """At once, and without a farewell: nothing is left to be said. Idempotent."""
         ...
-
-
-async def plain(sock: socket.socket) -> Wire:
-    """Takes the socket over. Raises OSError where the loop cannot listen to it."""
-    return _Plain(sock)
-
-
-async def secured(sock: socket.socket, tls: ssl.SSLContext, host: str) -> Wire:
-    """Takes the socket over and shakes hands. TLS from the first byte: what a stranger sent before the handshake is
-    never taken for something that came through it. Raises OSError."""
-    try:
-        _, wire = await asyncio.get_running_loop().create_connection(_Secured, sock=sock, ssl=tls, server_hostname=host)
-    except BaseException:
-        sock.close()
-        raise
-    return wire
 
 
 class _Turnstile:
@@ -130,18 +113,25 @@ class _Inbox:
             self._wake()
 
 
-class _Plain(_Inbox):
-    def __init__(self, sock: socket.socket) -> None:
+class Plain(_Inbox):
+    """Takes the socket over. ``reads``: from now on; else `_listen` says when. Raises OSError where the loop cannot
+    listen to it."""
+
+    def __init__(self, sock: socket.socket, *, reads: bool = True) -> None:
         super().__init__()
         self._sock = sock
         self._open = True
         # By its number: of a socket that is new to it the selector first writes a description, for nobody.
         self._fd = sock.fileno()
-        try:
-            self._loop.add_reader(self._fd, self._read)
-        except BaseException:
-            sock.close()
-            raise
+        if reads:
+            try:
+                self._listen()
+            except BaseException:
+                sock.close()
+                raise
+
+    def _listen(self) -> None:
+        self._loop.add_reader(self._fd, self._read)
 
     async def send(self, payload: bytes) -> None:
         try:
@@ -154,69 +144,25 @@ class _Plain(_Inbox):
     def _read(self) -> None:
         failure: OSError | None = None
         try:
-            data = self._sock.recv(CHUNK)
-        except (BlockingIOError, InterruptedError):
-            return
+            data = self._receive()
         except OSError as error:
             data, failure = b"", error
         if data:
             self.received += data
             self._wake()
-        else:
+        elif data is not None:
             self._loop.remove_reader(self._fd)
             self._end(failure)
+
+    def _receive(self) -> bytes | None:
+        """What is there, empty at the end; None where nothing is. Raises OSError."""
+        try:
+            return self._sock.recv(CHUNK)
+        except (BlockingIOError, InterruptedError):
+            return None
 
     def close(self) -> None:
         if self._open:
             self._open = False
             self._loop.remove_reader(self._fd)
             self._sock.close()
-
-
-class _Secured(_Inbox, asyncio.Protocol):
-    """asyncio does TLS; what it decrypts comes here."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._transport: asyncio.Transport | None = None
-        self._writable: asyncio.Future[None] | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 (what create_connection makes)
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.received += data
-        self._wake()
-
-    def eof_received(self) -> None:
-        self._end(None)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._end(error)
-        self._resume(error or ConnectionResetError())
-
-    def pause_writing(self) -> None:
-        self._writable = self._loop.create_future()
-
-    def resume_writing(self) -> None:
-        self._resume(None)
-
-    def _resume(self, error: Exception | None) -> None:
-        waiter, self._writable = self._writable, None
-        if waiter is None or waiter.done():
-            return
-        if error is None:
-            waiter.set_result(None)
-        else:
-            waiter.set_exception(error)
-
-    async def send(self, payload: bytes) -> None:
-        assert self._transport is not None  # noqa: S101 (connected before anybody has it)
-        self._transport.write(payload)
-        if self._writable is not None:
-            await self._writable
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
