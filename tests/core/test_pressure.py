@@ -168,6 +168,7 @@ def busiest(times: list[timedelta], span: timedelta) -> int:
     return max(Counter(at // span for at in times).values())
 
 
+@pytest.mark.crowd
 def test_ten_thousand_grants_got_in_one_second_part_with_their_first_rotation() -> None:
     chances, rules = Random(1), Rules()
     herd = [policy.due_at(NOON, HOUR, NOON, rules, chances.random(), spread=True) - NOON for _ in range(10_000)]

@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
+
 from rotator.core.errors import Unavailable
 from rotator.core.grants import Grant
 from rotator.core.publication import Publication
@@ -96,6 +98,7 @@ def test_what_another_saved_is_published_within_a_second_and_not_rotated_here() 
     play(story)
 
 
+@pytest.mark.crowd
 def test_what_went_back_or_away_is_put_right_from_memory_and_costs_no_login() -> None:
     async def story() -> None:
         stage, store = shared()

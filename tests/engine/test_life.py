@@ -35,6 +35,7 @@ def test_first_token_by_password_then_rotation_by_refresh_token() -> None:
     play(story)
 
 
+@pytest.mark.crowd
 def test_no_reader_gap_over_two_days() -> None:
     async def story() -> None:
         stage = Stage()

@@ -73,6 +73,7 @@ def served(stage: Stage, names: list[str]) -> int:
 # --- a herd -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.crowd
 def test_a_herd_that_is_enrolled_in_one_second_comes_no_faster_than_the_rate_and_does_not_stay_a_herd() -> None:
     async def story() -> None:
         # Ten thousand at ten a second are as this at one.

@@ -238,6 +238,7 @@ def test_a_store_that_another_daemon_holds_keeps_it_from_starting() -> None:
     play(story)
 
 
+@pytest.mark.crowd
 def test_a_pause_of_the_store_for_hours_floods_nobody() -> None:
     async def story() -> None:
         stage = Stage(*(f"grant{number}" for number in range(5)))

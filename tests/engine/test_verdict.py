@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
+import pytest
+
 from rotator.core import errors, health
 from rotator.core.grants import OutcomeClass
 from rotator.engine.daemon import Daemon
@@ -118,6 +120,7 @@ def test_a_local_target_that_was_taken_away_and_cannot_be_put_right_is_not_vouch
     play(story)
 
 
+@pytest.mark.crowd
 def test_what_is_kept_is_what_would_be_judged_anew() -> None:
     """Over eight hours with troubles, at every minute: the kept snapshot against judgements that nobody kept."""
 

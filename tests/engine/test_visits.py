@@ -100,6 +100,7 @@ def names(count: int, prefix: str = "g") -> list[str]:
     return [f"{prefix}{number:04d}" for number in range(count)]
 
 
+@pytest.mark.crowd
 def test_they_are_rotated_for_ever_and_none_stays_at_a_desk() -> None:
     async def story() -> None:
         stage = Registry()
@@ -162,6 +163,7 @@ def test_the_walk_puts_right_what_somebody_changed() -> None:
     play(story)
 
 
+@pytest.mark.crowd
 def test_many_that_are_new_keep_no_other_out() -> None:
     """Neither those of another provider, nor what is in order behind what is new or failing at the same one."""
 
@@ -183,6 +185,7 @@ def test_many_that_are_new_keep_no_other_out() -> None:
     play(story)
 
 
+@pytest.mark.crowd
 def test_targets_that_take_nothing_do_not_fill_the_desks() -> None:
     async def story() -> None:
         stage = Registry()
@@ -306,6 +309,7 @@ def test_a_reload_serves_those_at_desks_by_what_counts_now() -> None:
     play(story)
 
 
+@pytest.mark.crowd
 def test_a_provider_that_is_busy_for_hours_costs_no_desk_and_heals_by_itself() -> None:
     async def story() -> None:
         stage = Registry()
