@@ -1,9 +1,10 @@
 # Two commands need nothing but Python >= 3.11, make and the package index:
 #   make demo    the main job on an emulated provider
 #   make test    the tests; what needs a component that is absent is skipped with a reason
-# Then: make faults (faults of the machine, as root), make booted (the Debian package under a real systemd, as root),
-# make container (the image, as root), make browser (the status page in Chromium), make check (lint, types, contracts), make bench (figures),
-# make soak SEEDS=20000 (all matrices, whole), make docs (the pages that tests write).
+# Then: make stories (2 000 simulated lives under faults), make faults (faults of the machine, as root), make booted (the
+# Debian package under a real systemd, as root), make container (the image, as root), make browser (the status page in
+# Chromium), make check (lint, types, contracts), make bench (figures), make soak SEEDS=20000 (all matrices, whole),
+# make docs (the pages that tests write).
 PYTHON ?= python3
 VENV   ?= .venv
 SEEDS  ?= 20000
@@ -12,7 +13,7 @@ BIN    := $(VENV)/bin
 # The half of the real processes' tests that takes as long as the other.
 LONG   := orders passwords policies readers register
 
-.PHONY: demo test test-judgement test-long test-processes test-parts faults booted container browser deb soak bench docs lint types contracts check requirements clean
+.PHONY: demo test test-judgement test-long test-processes test-parts stories faults booted container browser deb soak bench docs lint types contracts check requirements clean
 
 demo: $(VENV)/.run
 	$(BIN)/rotator demo
@@ -35,8 +36,12 @@ test-processes:
 test-long:
 	$(BIN)/python -m pytest $(LONG:%=tests/acceptance/test_%.py) $(PYTEST)
 
+# A quarter of the stories; `make stories` tells them all.
 test-parts:
-	$(BIN)/python -m pytest $(patsubst %,--ignore=tests/%,core engine acceptance faults booted container browser) $(PYTEST)
+	SEEDS=500 $(BIN)/python -m pytest $(patsubst %,--ignore=tests/%,core engine acceptance faults booted container browser) $(PYTEST)
+
+stories: $(VENV)/.test
+	$(BIN)/python -m pytest tests/simulation $(PYTEST)
 
 # Real faults of the machine on the real process: root, mounts, a tracer. The subset that stands for all.
 faults: $(VENV)/.test
