@@ -10,11 +10,14 @@ from rotator.core.ports import Clock
 
 class Alarm:
     """Rings at the earliest time that it was asked for. Silent until it is set for the first time: the first pass of
-    a start must not wait for what a clock needs to ring."""
+    a start must not wait for what a clock needs to ring.
 
-    def __init__(self, clock: Clock, ring: Callable[[], None]) -> None:
+    ``beaten``: somebody calls `beat` every moment anyway, which then rings, and no clock is set: one awakening less."""
+
+    def __init__(self, clock: Clock, ring: Callable[[], None], *, beaten: bool = False) -> None:
         self._clock = clock
         self._ring = ring
+        self._beaten = beaten
         self._at: datetime | None = None
         self._minded: datetime | None = None
         self._works = False
@@ -30,7 +33,13 @@ class Alarm:
         if self._minded is not None:
             at = self._minded if at is None else min(at, self._minded)
         self._at = at
-        self._clock.alarm(at, self._sound)
+        if not self._beaten:
+            self._clock.alarm(at, self._sound)
+
+    def beat(self) -> None:
+        """Ring where the time has come and no clock was set for it."""
+        if self._beaten and self._at is not None and self._at <= self._clock.now():
+            self._sound()
 
     def mind(self, at: datetime | None) -> None:
         """Ring at ``at`` too: at once where that has come, and nothing new where it rings before that anyway."""

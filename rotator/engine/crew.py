@@ -45,6 +45,11 @@ class Crew:
             self._bus.tell(events.TaskFailed(at=self._now(), doing=" ".join(key), error=type(error).__name__))
         self._changed()
 
+    def runs(self, key: Key) -> bool:
+        """Whether the task of that key is at work."""
+        task = self._tasks.get(key)
+        return task is not None and not task.done()
+
     def running(self, fits: Callable[[Key], bool] = lambda key: True) -> list[asyncio.Task[Any]]:
         return [task for key, task in self._tasks.items() if fits(key) and not task.done()]
 

@@ -81,12 +81,12 @@ class Following:
             # Deleted, or brought back from a backup: what would be spent from it is spent already.
             await self._put_right(name, ours, theirs)
             return
-        if same and name in self._crew.names(turns.is_rotation):
+        if same and self._crew.runs(turns.key(name)):
             return
         self._desks.saved(theirs)
         desk.held_until, desk.failures = None, 0
         self._desks.mind(desk)
-        self._alarm.mind(theirs.due_at)
+        self._alarm.mind(self._fleet.looks_at(theirs.due_at))
         if theirs.generation > ours.generation:
             self._tools.bus.tell(events.Followed(at=now, grant=name, generation=theirs.generation))
 

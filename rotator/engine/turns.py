@@ -87,7 +87,7 @@ class Turns:
                     return
 
     def _start(self, name: str, work: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T] | None:
-        task = self._crew.start(("rotate", name), work)
+        task = self._crew.start(key(name), work)
         if task is not None:
             # Not before it has ended: it may itself be the next in line.
             task.add_done_callback(lambda _: self.let_in())
@@ -248,6 +248,11 @@ class Turns:
         """Start nothing any more; return once every exchange in flight is saved."""
         self._closed = True
         await self.quiet()
+
+
+def key(name: str) -> Key:
+    """That of the task which changes the record of a grant."""
+    return "rotate", name
 
 
 def is_rotation(key: Key) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import LiteralString
 
@@ -50,26 +50,32 @@ class Following:
         self._beat_at: timedelta | None = None
         self._owner: str | None = None
 
+    # The record of what was written since the last look, unless we wrote it; the rest of the window was mostly seen.
     WRITTEN: LiteralString = """
-        SELECT name, generation, written_at FROM rotator_grants WHERE written_at > clock_timestamp() - %s::interval"""
-    ALL: LiteralString = "SELECT name, generation, written_at FROM rotator_grants"
+        SELECT name, generation, written_at, lineage,
+            CASE WHEN written_at > %s::timestamptz AND name <> ALL(%b::text[]) THEN record END
+        FROM rotator_grants WHERE written_at > clock_timestamp() - %s::interval"""
+    ALL: LiteralString = "SELECT name, generation, written_at, lineage, NULL FROM rotator_grants"
     LEASED: LiteralString = "SELECT name, owner, fence, span, boot_id, until FROM rotator_grants WHERE owner <> ''"
     NOW: LiteralString = "SELECT clock_timestamp()"
     RECORDS: LiteralString = (
-        "SELECT name, lineage, generation, record, written_at FROM rotator_grants WHERE name = ANY(%b::text[])"
+        "SELECT name, generation, written_at, lineage, record FROM rotator_grants WHERE name = ANY(%b::text[])"
     )
 
     async def news(self, names: Collection[str]) -> Mapping[str, Grant | None]:
         """See `ports.Store.news`."""
         known, moment = self._known, self._clock.moment()
         # What we write ourselves meanwhile is no news.
-        known.fresh = ours = self._writes.names()
+        seen, known.fresh = known.fresh, self._writes.names()
+        ours = known.fresh
         compare = self._is_time_to_compare(moment)
-        rows = await self._look(moment, compare)
+        rows = await self._look(moment, compare, seen)
         if not compare and self._is_elsewhere():
-            compare, rows = True, await self._look(moment, True)
-        found = {name: (generation, written_at) for name, generation, written_at in rows}
-        fresh = [name for name, mark in found.items() if mark != known.get(name) and name in names and name not in ours]
+            compare, rows = True, await self._look(moment, True, seen)
+        found = {row[0]: row for row in rows}
+        fresh = [
+            row for name, row in found.items() if row[1:3] != known.get(name) and name in names and name not in ours
+        ]
         read = await self._read(fresh)
         gone: list[str] = []
         if compare:
@@ -80,12 +86,14 @@ class Following:
             known.forget(name)
         return {**dict.fromkeys(gone), **read}
 
-    async def _look(self, moment: Moment, compare: bool) -> Rows:
-        """Rows that may be news; the leases of now are taken note of."""
+    async def _look(self, moment: Moment, compare: bool, seen: Collection[str]) -> Rows:
+        """Rows that may be news, without a record where there is none to expect: of those that were ``seen`` last, too.
+        The leases of now are taken note of."""
         window = LONG_OVERLAP if moment.boottime >= self._long_at else OVERLAP
         if self._looked is not None:
             window += max(moment.boottime - self._looked[0].boottime, ZERO)
-        written: Statement = (self.ALL, ()) if compare else (self.WRITTEN, (window,))
+        last = None if self._looked is None else self._looked[1]
+        written: Statement = (self.ALL, ()) if compare else (self.WRITTEN, (last, list(seen), window))
         rows, leased, ((server,),) = await self._ask(written, (self.LEASED, ()), (self.NOW, ()))
         after = self._clock.moment()
         self._sights.all(((name, claims.read(*rest)) for name, *rest in leased), after)
@@ -93,21 +101,23 @@ class Following:
             passed = server - self._looked[1]
             if passed > window - OVERLAP / 2:
                 # The server's clock was set forward: what was written before that is further back than it seems.
-                (rows,) = await self._ask((self.WRITTEN, (passed + window,)))
+                (rows,) = await self._ask((self.WRITTEN, (last, list(seen), passed + window)))
         self._looked = moment, server
         if window >= LONG_OVERLAP:
             self._long_at = moment.boottime + LONG_EVERY
         return rows
 
-    async def _read(self, names: Sequence[str]) -> dict[str, Grant]:
-        if not names:
-            return {}
-        (rows,) = await self._ask((self.RECORDS, (list(names),)))
+    async def _read(self, found: Rows) -> dict[str, Grant]:
+        rows = [row for row in found if row[4] is not None]
+        if missing := [row[0] for row in found if row[4] is None]:
+            rows += (await self._ask((self.RECORDS, (missing,))))[0]
         ours, read = self._known.fresh | self._writes.names(), {}
-        for name, lineage, generation, record, written_at in rows:
+        for name, generation, written_at, lineage, record in rows:
             if name not in ours:
                 read[name] = self._forms.read(name, lineage, generation, record)
                 self._known.note(name, (generation, written_at))
+                # Not by us: what comes next of it is news.
+                self._known.fresh.discard(name)
         return read
 
     def _is_time_to_compare(self, moment: Moment) -> bool:
