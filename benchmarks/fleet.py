@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from rotator.engine.fleet import SHIFT
 from tests.peers import crowd, fleet, postgres
 from tests.peers.fleet import Machine, Wish
 from tests.peers.postgres import Postgres
@@ -58,16 +59,17 @@ def measure(daemons: int, grants: int, span: float) -> Figures:
 
 
 def take_over(grants: int) -> Takeover:
-    """One of three is killed while its exchanges are held at the provider."""
+    """One of three, which rotates, is killed while its exchanges are held at the provider."""
     wish = Wish(grants=grants, lifetime=30.0, deadline=5.0, budget=8, rotate_at=0.25, files=False)
     with postgres.cluster() as server, crowd.serve(wish.lifetime, 1.0) as served:
         state = server.url(server.database())
         with tempfile.TemporaryDirectory() as folder, fleet.fleet(Path(folder), 3, wish, served, state) as machines:
             _wait_started(machines, grants, served)
             time.sleep(wish.lifetime / 2)
-            assert machines[0].popen is not None
-            machines[0].popen.kill()
-            machines[0].popen.wait()
+            popen = _on_shift(machines).popen
+            assert popen is not None
+            popen.kill()
+            popen.wait()
             ends = [end for end in fleet.watch_orphans(state, time.time(), 60.0) if end > wish.deadline]
     return Takeover(wish.lease, len(ends), statistics.median(ends or [0.0]), max(ends, default=0.0))
 
@@ -78,6 +80,14 @@ def _wait_started(machines: list[Machine], grants: int, served: crowd.Served) ->
         if time.monotonic() > until:
             raise RuntimeError(f"the fleet did not start: {machines[0].told()}")
         time.sleep(0.3)
+
+
+def _on_shift(machines: list[Machine]) -> Machine:
+    """Who rotates now: whoever has just used the most processor time."""
+    before = [one.cpu() for one in machines]
+    time.sleep(SHIFT.total_seconds() / 4)
+    used = [one.cpu() - earlier for one, earlier in zip(machines, before, strict=True)]
+    return machines[used.index(max(used))]
 
 
 def _cpu(machines: list[Machine]) -> float:

@@ -629,6 +629,31 @@ def test_what_another_daemon_wrote_is_news_once(url: str) -> None:
     asyncio.run(run())
 
 
+def test_news_come_with_the_look_that_finds_them_and_cost_no_round_trip_more(url: str) -> None:
+    """Also of what was news a moment ago: an intent, and what it brought. What we wrote ourselves is not sent back."""
+    names = [f"grant_{number:03}" for number in range(20)]
+
+    async def run() -> None:
+        clock = FakeClock()
+        async with opened(url, clock) as one, opened(url, clock) as two:
+            grants = [await one.enrol(new(name)) for name in names]
+            for name in names:
+                await two.enrol(new(name))
+            await one.news(names)
+            await two.news(names)
+            for _ in range(3):
+                before = two.counts
+                grants = [granted(grant) for grant in grants]
+                for grant in grants:
+                    await one.save(grant, expected=grant.generation - 1, lease=None, now=NOW)
+                assert await two.news(names) == {grant.name: grant for grant in grants}
+                statements, trips = (after - now for after, now in zip(two.counts, before, strict=True))
+                assert (statements, trips) == (3, 1)
+                assert await one.news(names) == {}
+
+    asyncio.run(run())
+
+
 def test_what_was_brought_back_from_a_backup_is_news_too(database_server: Postgres, url: str) -> None:
     database = url.rpartition("/")[2]
 

@@ -86,3 +86,16 @@ def test_what_was_minded_while_the_sweep_asked_the_store_outlasts_it() -> None:
     alarm.begin()
     alarm.set(NOON + 60 * SECOND)
     assert bell.set_to == NOON + 60 * SECOND
+
+
+def test_where_a_beat_comes_anyway_no_clock_is_set_and_the_beat_rings_once() -> None:
+    bell, rung = Bell(), list[datetime]()
+    alarm = Alarm(cast(Clock, bell), lambda: rung.append(bell.time), beaten=True)
+    alarm.set(NOON + 2 * SECOND)
+    alarm.mind(NOON + SECOND)
+    alarm.beat()
+    assert (bell.sounds, rung) == (None, [])
+    bell.time = NOON + 1.4 * SECOND
+    alarm.beat()
+    alarm.beat()
+    assert (bell.sounds, rung) == (None, [bell.time])

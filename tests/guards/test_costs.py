@@ -14,6 +14,8 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Coroutine, Iterator
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,9 +24,26 @@ import pytest
 
 import benchmarks
 from benchmarks import herd
+from rotator.core import events, health
+from rotator.core.publication import Settled
+from rotator.core.tokens import AccessToken, Secret
+from rotator.drivers.postgres import Address, PostgresStore
+from rotator.engine.alarm import Alarm
+from rotator.engine.bus import Bus
+from rotator.engine.courier import Courier
+from rotator.engine.crew import Crew
+from rotator.engine.desks import Desks
+from rotator.engine.fleet import Fleet
+from rotator.engine.following import Following
+from rotator.engine.tools import Tools
+from rotator.lab import world
+from tests.contracts.stores import FakeClock, FakeDice
+from tests.engine.stage import HOUR, Stage
+from tests.peers import postgres
 
 LEAN = Path(benchmarks.__file__).with_name("lean.py")
 HERD = 60
+SECOND = timedelta(seconds=1)
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +148,66 @@ def test_one_alone_waits_for_three_commits_and_nobody_else(tmp_path: Path, endpo
     # A thread each for the secret, the three commits and the file, and what the sweep asks.
     assert counted["turns"] <= 80
     assert counted["calls"] <= 2300
+
+
+async def followed(url: str, count: int) -> Counter[str]:
+    """What it costs to take over ``count`` grants without targets here that another daemon saved."""
+    counted, clock = Counter[str](), FakeClock()
+    ours, theirs = (PostgresStore(Address(url), clock=clock, dice=FakeDice(), host="here") for _ in range(2))
+
+    def called(frame: FrameType, event: str, argument: object) -> None:
+        if event == "call":
+            counted["calls"] += 1
+
+    async def never(name: str, target: str, found: Settled) -> None:
+        raise AssertionError(name)
+
+    def ring() -> None:
+        counted["rings"] += 1
+
+    def told(event: events.Event) -> None:
+        counted["events"] += 1
+
+    await ours.open()
+    await theirs.open()
+    try:
+        bus = Bus(clock.now)
+        bus.join("test", told)
+        tools = Tools(clock=clock, dice=FakeDice(), store=ours, bus=bus, owner="me", key=await ours.key())
+        crew, watcher, fleet = Crew(bus, clock.now, ring), world.BlindWatcher(), Fleet("me")
+        desks = Desks(tools, Courier(tools, crew, watcher, 30 * SECOND, ring, never), health.Margin())
+        stage = Stage()
+        names = [f"grant_{number:04}" for number in range(count)]
+        await desks.take_over(world.FixedRoster([stage.enrolment(name, targets={}) for name in names]))
+        following = Following(tools, crew, desks, Alarm(clock, ring, beaten=True), fleet)
+        await following.follow()
+        now = clock.now()
+        for grant in await theirs.grants():
+            access = AccessToken(Secret("theirs"), "bearer", None, now, now + HOUR, 1)
+            saved = replace(grant, generation=1, access=access, refresh=Secret("theirs"), due_at=now + HOUR / 2)
+            await theirs.save(saved, expected=0, lease=None, now=now)
+        bus.flush()
+        counted.clear()
+        before = ours.counts
+        sys.setprofile(called)
+        await following.follow()
+        sys.setprofile(None)
+        bus.flush()
+        counted["trips"] = ours.counts[1] - before[1]
+        assert all(desk.grant.generation == 1 for desk in desks)
+    finally:
+        sys.setprofile(None)
+        await theirs.close()
+        await ours.close()
+    print(f"\n  {count} followed: {dict(counted)}")
+    return counted
+
+
+def test_a_follower_makes_one_round_trip_and_little_work_of_each_record() -> None:
+    with postgres.cluster() as server:
+        one, many = (asyncio.run(followed(server.url(server.database()), count)) for count in (1, HERD))
+    assert one["trips"] == many["trips"] == 1
+    assert (one["rings"], many["rings"]) == (0, 0), "nothing is due that was not: no sweep"
+    assert many["events"] == HERD
+    # Unsealing, parsing, the desk, the alarm, an event.
+    assert (many["calls"] - one["calls"]) / (HERD - 1) <= 60
