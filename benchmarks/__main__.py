@@ -11,7 +11,20 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import bars, figures, fleet, many, provider, publishing, register, rotations, scraping, verdict, window
+from benchmarks import (
+    bars,
+    figures,
+    fleet,
+    idle,
+    many,
+    provider,
+    publishing,
+    register,
+    rotations,
+    scraping,
+    verdict,
+    window,
+)
 from rotator import __version__
 
 ROUNDS, ROTATIONS, SETTLE, WATCH = 11, 300, 20.0, 60.0
@@ -88,7 +101,7 @@ def main(argv: Sequence[str]) -> int:
                 rows += _beside_scrapes(scraping.beside_scrapes(served, ORDERS, bound), bound)
         if asked.only in (None, "idle"):
             _tell(f"idle, {SETTLE + WATCH:g} s")
-            rows += _idle(*figures.idle(served, server, settle=SETTLE, watch=WATCH))
+            rows += idle.rows(idle.measure(served, server, settle=SETTLE, watch=WATCH))
         if asked.only in (None, "imports"):
             _tell("imports")
             rows += _imports(figures.imports(asked.rounds))
@@ -232,10 +245,10 @@ def _beside_scrapes(found: scraping.Beside, bound: int) -> list[tuple[str, str, 
 
 
 def _verdict(found: verdict.Looks) -> list[tuple[str, str, str]]:
-    idle, changed, line = verdict.medians(found)
+    same, changed, line = verdict.medians(found)
     whole = changed + line
     return [
-        (f"a look at {found.grants:,} grants, for each 1,000: nothing changed since the last", f"{idle:.3f} ms", "–"),
+        (f"a look at {found.grants:,} grants, for each 1,000: nothing changed since the last", f"{same:.3f} ms", "–"),
         (
             f"… {verdict.CHANGED} of 1,000 did, with the line for STATUS=",
             f"{changed:.3f} + {line:.3f} ms",
@@ -248,17 +261,6 @@ def _verdict(found: verdict.Looks) -> list[tuple[str, str, str]]:
 def _share(spans: list[float], whole: float, less: Sequence[float] = (0.0,)) -> str:
     part = statistics.median(spans) - statistics.median(less)
     return f"{part:.2f} ms ({part / whole:.0%})"
-
-
-def _idle(ours: figures.Idle, peer: figures.Idle) -> list[tuple[str, str, str]]:
-    ratio = ours.pss / peer.pss
-    return [
-        ("idle memory, PSS", f"{ours.pss:.1f} MiB", "–"),
-        ("… of `bao agent`", f"{peer.pss:.1f} MiB", "–"),
-        ("… ratio", f"{ratio:.2f} ×", _aim("≤ 1.1 ×", ratio <= 1.1)),
-        ("idle memory, private pages: rotator / `bao agent`", f"{ours.private:.1f} / {peer.private:.1f} MiB", "–"),
-        ("idle wake-ups per minute: rotator / `bao agent`", f"{ours.wakeups:.0f} / {peer.wakeups:.0f}", "–"),
-    ]
 
 
 def _imports(found: dict[str, list[float]]) -> list[tuple[str, str, str]]:

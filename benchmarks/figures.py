@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from benchmarks import stage
 from benchmarks.provider import Provider
@@ -62,53 +61,6 @@ def answer_to_readable(provider: Provider, count: int) -> list[float]:
                 raise RuntimeError("the file still holds the token of before")
             spans.append((readable[0] - provider.answered_at) / 1e6)
     return spans
-
-
-@dataclass
-class Idle:
-    """A process at rest: PSS and private memory in MiB, voluntary context switches of all threads per minute."""
-
-    pss: float
-    private: float
-    wakeups: float
-
-
-def idle(provider: Provider, server: openbao.OpenBao, *, settle: float, watch: float) -> tuple[Idle, Idle]:
-    """Ours and the peer's, at the same time: the same neighbours, the same half minute."""
-    with (
-        stage.agent(server) as agent,
-        stage.fresh(provider) as daemon,
-        stage.running(daemon, daemon.token) as (ours, _),
-        stage.running(agent, agent.rendered) as (theirs, _),
-    ):
-        time.sleep(settle)
-        pids = (ours.pid, theirs.pid)
-        before = [_switches(pid) for pid in pids]
-        time.sleep(watch)
-        after = [_switches(pid) for pid in pids]
-        mine, peer = (
-            Idle(_rollup(pid, "Pss"), _rollup(pid, "Private_Clean", "Private_Dirty"), (late - early) * 60 / watch)
-            for pid, early, late in zip(pids, before, after, strict=True)
-        )
-        return mine, peer
-
-
-def _switches(pid: int) -> int:
-    """See proc_pid_status(5); a thread that ends between listing and reading counts as none."""
-    total = 0
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        try:
-            text = (task / "status").read_text()
-        except OSError:
-            continue
-        total += int(text.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
-    return total
-
-
-def _rollup(pid: int, *names: str) -> float:
-    """See proc_pid_smaps(5)."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.partition(":")[0] in names) / 1024
 
 
 IMPORTS = {

@@ -64,10 +64,12 @@ class Appearance:
 
 @dataclass(frozen=True)
 class Daemon:
-    """`rotator run` with one grant and one file target, as an installed service would run it."""
+    """`rotator run` with one grant and one file target, as an installed service would run it, and what ``more`` adds
+    to its configuration ({home} is its folder)."""
 
     home: Path
     provider: Provider
+    more: str = ""
 
     @property
     def token(self) -> Path:
@@ -101,6 +103,7 @@ class Daemon:
             [grants.billing.targets.app]
             file = "billing/token"
             """
+            + self.more.format(home=self.home)
         )
 
     def spawn(self) -> subprocess.Popen[bytes]:
@@ -181,10 +184,10 @@ def running(made: Daemon | Agent, awaited: Path) -> Iterator[tuple[subprocess.Po
 
 
 @contextmanager
-def fresh(provider: Provider) -> Iterator[Daemon]:
-    """A daemon's home without state."""
+def fresh(provider: Provider, more: str = "") -> Iterator[Daemon]:
+    """A daemon's home without state; see `Daemon`."""
     with tempfile.TemporaryDirectory(prefix="rotator-bench-") as folder:
-        daemon = Daemon(Path(folder), provider)
+        daemon = Daemon(Path(folder), provider, more)
         daemon.prepare()
         yield daemon
 
