@@ -399,3 +399,12 @@ def test_after_closing_nothing_is_sent() -> None:
     with wire.serve(answers(FINE)) as far_end:
         run(work, far_end.url)
     assert far_end.count("/v1/kv/data/billing") == 1
+
+
+def test_nothing_that_guesses_encodings_is_loaded_and_who_wants_it_gets_it_still() -> None:
+    program = (
+        "import sys, rotator.drivers.vault.adapter; "
+        "assert 'charset_normalizer' not in sys.modules and 'chardet' not in sys.modules; "
+        "import charset_normalizer"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=30)

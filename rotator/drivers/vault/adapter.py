@@ -9,17 +9,38 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-import hvac
-import hvac.adapters
-import requests
 
-from rotator.core.errors import Misconfigured, RotatorError, Unavailable
-from rotator.drivers.vault.answers import Declined, redact
+def _import_requests() -> None:
+    """Without what guesses encodings, 3 MB for ever: nothing here is guessed at. None makes those imports fail, as the
+    language reference has it (section 5.3.1), and requests provides for that, with a warning; older ones insist."""
+    guessers = [name for name in ("chardet", "charset_normalizer") if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(guessers))  # type: ignore[arg-type]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import requests  # noqa: F401
+    except ImportError:
+        pass
+    finally:
+        for name in guessers:
+            del sys.modules[name]
+
+
+_import_requests()
+
+import hvac  # noqa: E402 (after the line above)
+import hvac.adapters  # noqa: E402
+import requests  # noqa: E402
+
+from rotator.core.errors import Misconfigured, RotatorError, Unavailable  # noqa: E402
+from rotator.drivers.vault.answers import Declined, redact  # noqa: E402
 
 if TYPE_CHECKING:
     from rotator.drivers.vault.client import Address
