@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -22,6 +22,7 @@ from rotator.core.grants import Grant
 from rotator.core.policy import Rules
 from rotator.core.ports import Clock, Delivery, Dice, Enrolment, Entry, Publisher
 from rotator.core.pressure import Limits
+from rotator.core.publication import Publication
 from rotator.core.tokens import AccessToken, Secret
 from rotator.drivers import clock, files, http, oauth, secrets, sqlite, watch
 from rotator.drivers.secrets import Reference
@@ -79,6 +80,9 @@ class Roster:
 
     def enrolment_of(self, entry: Entry) -> Enrolment:
         raise NotImplementedError
+
+    async def standing(self, wanted: Sequence[tuple[Publisher, Publication]], now: datetime) -> Sequence[bool]:
+        return await files.standing(wanted, now)
 
     def publisher_at(self, location: str) -> Publisher | None:
         return None

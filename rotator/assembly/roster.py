@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
-from datetime import timedelta
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from rotator.core.errors import RotatorError
 from rotator.core.policy import Rules
 from rotator.core.ports import Clock, Enrolment, Entry, Http, HttpAnswer, Publisher
 from rotator.core.pressure import Limits
+from rotator.core.publication import Publication
 from rotator.core.tokens import Secret
 from rotator.drivers import files, http, oauth, secrets
 from rotator.drivers.secrets import Reference
@@ -53,6 +54,9 @@ class ConfiguredRoster:
 
     def enrolments(self) -> Mapping[str, Enrolment]:
         return self._enrolments
+
+    async def standing(self, wanted: Sequence[tuple[Publisher, Publication]], now: datetime) -> Sequence[bool]:
+        return await files.standing(wanted, now)
 
     def publisher_at(self, location: str) -> Publisher | None:
         path = files.parse_location(location)
@@ -264,10 +268,11 @@ def _reference(shape: SecretReference | None, key: str) -> Reference | None:
 
 def _file(runtime: Path, target: Target) -> files.FilePublisher | files.BundlePublisher:
     assert target.place is not None  # noqa: S101 (the settings know that it is not in a Vault)
-    path, relative = runtime / target.place, not target.place.startswith("/")
+    relative = not target.place.startswith("/")
+    path = f"{runtime}/{target.place}" if relative else target.place
     if target.directory is not None:
         return files.BundlePublisher(
-            path, target.bundled, mode=target.file_mode, group=target.group, make_parents=relative
+            Path(path), target.bundled, mode=target.file_mode, group=target.group, make_parents=relative
         )
     return files.FilePublisher(
         path, form=target.file_format, template=target.template or "", mode=target.file_mode, group=target.group,

@@ -416,6 +416,11 @@ class Roster(Protocol):
         """A grant of the register, made of objects. Raises Misconfigured where it does not fit what is configured."""
         ...
 
+    async def standing(self, wanted: Sequence[tuple[Publisher, Publication]], now: datetime) -> Sequence[bool]:
+        """Of each of these whether it stands there, for many at once and without a write. False where it does not, or
+        where only `Publisher.settle` can tell. Never raises for a target."""
+        ...
+
     def publisher_at(self, location: str) -> Publisher | None:
         """A publisher that can remove what was once delivered to ``location``; None where the way there is gone."""
         ...

@@ -22,10 +22,11 @@ from rotator.core.health import Census, Listed
 from rotator.core.policy import Moment
 from rotator.core.ports import Enrolment, Entry, Register, Roster
 from rotator.core.pressure import Line
-from rotator.engine import listing, rotation
+from rotator.engine import glance, listing, rotation
 from rotator.engine.board import Desk
 from rotator.engine.crew import Crew
 from rotator.engine.desks import Desks
+from rotator.engine.headcount import Headcount
 from rotator.engine.tools import Tools
 from rotator.engine.turns import Turns
 
@@ -38,7 +39,6 @@ PACE = 50
 """So many it looks at in a second once it has been everywhere."""
 CROWD = 1024
 """From so many guests on, those whose targets take nothing do not stay for it: the walk comes to them again."""
-COUNTED_EVERY = timedelta(seconds=30)
 
 
 class Visits:
@@ -55,17 +55,20 @@ class Visits:
         self._shadowed = listing.Shadowed(tools, desks)
         self._hosted: Counter[str] = Counter()
         self._cursor = ""
-        self._count_at: datetime | None = None
+        self._headcount = Headcount(tools.clock)
         self._strolled: timedelta | None = None
         # Nobody stands in it: then nothing is asked of it, until somebody is entered (by us: others may not write).
         self._vacant = False
         self._entered = 0
         self.walked = tools.store.register is None
-        self.census: Census | None = None
 
     @property
     def register(self) -> Register | None:
         return self._tools.store.register
+
+    @property
+    def census(self) -> Census | None:
+        return self._headcount.census
 
     # --- who comes ---------------------------------------------------------------------------------------------
 
@@ -142,7 +145,7 @@ class Visits:
             marks = await store.deliveries(entry.name) if hooked else ()
             if self._desks.get(entry.name) is None:
                 desk = self._desks.take_in(enrolment, known, marks, anew=anew, trusting=trusting)
-                if _is_of_the_future(known, moment):
+                if glance.is_of_the_future(known, moment):
                     self._desks.doubt(desk, moment)
 
     async def _known(self, enrolment: Enrolment, stored: Grant | None) -> tuple[Grant, bool]:
@@ -195,7 +198,8 @@ class Visits:
         """As far as the pace allows in ``span``; the first time all through. Never raises for the store."""
         left = math.ceil(PACE * span.total_seconds())
         try:
-            await self._count()
+            if self.register is not None:
+                await self._headcount.keep(self.register)
             while left > 0 or not self.walked:
                 entered = self._entered
                 page = await self._look(PAGE if not self.walked else min(PAGE, left))
@@ -205,7 +209,7 @@ class Visits:
                     self._cursor = ""
                     if not self.walked:
                         self.walked = True
-                        self._count_at = None
+                        self._headcount.outdate()
                         self._ring()
                     return
                 self._cursor = page[-1].name
@@ -223,18 +227,23 @@ class Visits:
             one.name for one in page if one.due_at is None or (one.expires_at is not None and one.expires_at > now)
         ]
         self._shadowed.note([one.name for one in page])
+        # Those who do come are read once more: meanwhile they may have been rotated.
+        names = await self._left_of(names)
         await self._wake(names)
         looked = set(names)
         await self._crew.quiet(lambda key: key[0] == "deliver" and key[1] in looked)
         self.release()
         return page
 
-    async def _count(self) -> None:
-        register, now = self.register, self._tools.clock.now()
-        if register is None or (self._count_at is not None and self._count_at - COUNTED_EVERY <= now < self._count_at):
-            return
-        self._count_at = now + COUNTED_EVERY
-        self.census = await register.census(now)
+    async def _left_of(self, names: Sequence[str]) -> list[str]:
+        """These without those who are at no desk and need none."""
+        roster = self._roster
+        assert roster is not None  # noqa: S101 (nobody walks before there is one)
+        absent = [name for name in names if self._desks.get(name) is None and name not in self._refused]
+        found = [(self._make(entry), grant) for entry, grant in await self._refused.read(absent) if grant is not None]
+        known = [(enrolment, grant) for enrolment, grant in found if enrolment is not None]
+        good = await glance.in_order(known, roster, self._tools)
+        return [name for name in names if name not in good]
 
     # --- orders ------------------------------------------------------------------------------------------------
 
@@ -261,7 +270,7 @@ class Visits:
         found = await asyncio.gather(*map(self._refused.enrol, made))
         self._desks.remake({one.name: (one, *known) for one, known in zip(made, found, strict=True)})
         await self._wake([grant.name for grant, anew in found if anew or grant.due_at is None])
-        self._count_at = None
+        self._headcount.outdate()
         self._ring()
 
     async def _wake(self, names: Sequence[str]) -> None:
@@ -283,10 +292,5 @@ class Visits:
         await self._crew.quiet(lambda key: key[1:2] == (name,))
         if name in set(self._desks.guests()):
             self._desks.let_go(name)
-        self._count_at = None
+        self._headcount.outdate()
         return True
-
-
-def _is_of_the_future(grant: Grant, moment: policy.Moment) -> bool:
-    """Whether it was exchanged later than it is now: wall time was set back, and its expiry cannot be judged."""
-    return grant.exchanged_at is not None and grant.exchanged_at > moment.now + policy.CLOCK_TOLERANCE

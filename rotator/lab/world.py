@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random  # noqa: TID251 (seeded: a run is repeated by its seed)
 import selectors
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -294,6 +294,9 @@ class MemoryPublisher:
             self.history.append(publication)
         return Settled(found, mark=str(publication.generation))
 
+    def stands(self, publication: Publication) -> bool:
+        return self.error is None and self._judge(publication) is Found.CURRENT
+
     def _judge(self, wanted: Publication) -> Found:
         there = self.holds
         if there is None:
@@ -337,6 +340,9 @@ class FixedRoster:
         if self.registered is None:
             raise Misconfigured("no grant of a register is expected in this story")
         return self.registered(entry)
+
+    async def standing(self, wanted: Sequence[tuple[Publisher, Publication]], now: datetime) -> Sequence[bool]:
+        return [isinstance(one, MemoryPublisher) and one.stands(publication) for one, publication in wanted]
 
     def publisher_at(self, location: str) -> Publisher | None:
         return self.removable.get(location)

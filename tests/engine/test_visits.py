@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,10 +13,10 @@ import pytest
 from rotator.core import events
 from rotator.core.errors import BadUsage, Misconfigured, StateDamaged, Unavailable
 from rotator.core.grants import Grant, OutcomeClass
-from rotator.core.health import Listed
+from rotator.core.health import Census, Listed
 from rotator.core.ports import Enrolment, Entry
 from rotator.core.pressure import Limits, Line
-from rotator.core.publication import Publication
+from rotator.core.publication import Publication, Settled
 from rotator.engine import visits
 from rotator.engine.daemon import Daemon
 from rotator.lab import world
@@ -161,6 +162,96 @@ def test_the_walk_puts_right_what_somebody_changed() -> None:
         assert len(told) == 2
 
     play(story)
+
+
+class Counted(world.MemoryPublisher):
+    """Counts who was brought to a desk for it."""
+
+    settled = 0
+
+    async def settle(self, publication: Publication, now: datetime) -> Settled:
+        self.settled += 1
+        return await super().settle(publication, now)
+
+
+def test_the_walk_brings_nobody_to_a_desk_who_is_in_order_and_everybody_who_is_not() -> None:
+    async def story() -> None:
+        stage = Registry()
+        everybody = names(2 * visits.PAGE + 10)
+        places = {name: Counted(f"memory:{name}") for name in everybody}
+        stage.places.update(places)
+        async with stage.play() as daemon:
+            await stage.pass_time(SECOND)
+            await daemon.enter(entries(everybody))
+            await stage.pass_time(MINUTE)
+        exchanges = len(stage.exchanges())
+        right = {name: place.holds for name, place in places.items()}
+        for place in places.values():
+            place.settled = 0
+        foreign = right["g0003"]
+        assert isinstance(foreign, Publication)
+        places["g0000"].holds = None
+        places["g0001"].holds = "half a tok"
+        places["g0130"].holds = replace(foreign, lineage="another")
+        places["g0265"].holds = foreign
+        changed = {"g0000", "g0001", "g0130", "g0265"}
+        async with stage.play() as daemon:
+            await stage.pass_time(20 * SECOND)
+            assert "ready" in stage.supervisor.words()
+            assert {name for name, place in places.items() if place.settled} == changed
+            assert {name: place.holds for name, place in places.items()} == right
+            await stage.pass_time(2 * MINUTE)
+            assert sum(place.settled for place in places.values()) == len(changed), "round after round"
+        assert len(stage.exchanges()) == exchanges
+
+    world.run(story)
+
+
+def test_the_walk_brings_those_to_a_desk_whose_record_says_that_something_is_to_be_done() -> None:
+    async def story() -> None:
+        stage = Registry()
+        async with stage.play() as daemon:
+            await stage.pass_time(SECOND)
+            await daemon.enter(entries(["another_user", "in_order"]))
+            await stage.pass_time(MINUTE)
+        before = {one.name: one.lineage for one in stage.stored()}
+        stage.store.shelf.entries["another_user"] = Entry("another_user", "lab", "other")
+        async with stage.play():
+            await stage.pass_time(MINUTE)
+        after = {one.name: one.lineage for one in stage.stored()}
+        assert {name for name in after if after[name] != before[name]} == {"another_user"}
+        place = stage.places["another_user"].holds
+        assert isinstance(place, Publication) and place.lineage == after["another_user"]
+
+    world.run(story)
+
+
+@pytest.mark.parametrize(("took", "most"), [(SECOND / 10, 41), (10 * SECOND, 3)])
+def test_the_longer_a_count_takes_the_more_rarely_it_is_made(took: timedelta, most: int) -> None:
+    async def story() -> None:
+        stage = Registry()
+
+        class Slow(WornRegister):
+            counts = 0
+
+            async def census(self, now: datetime) -> Census:
+                self.counts += 1
+                await stage.clock.pass_time(took)
+                return await super().census(now)
+
+        stage.worn.register = register = Slow(stage.worn)
+        async with stage.play() as daemon:
+            await stage.pass_time(SECOND)
+            await daemon.enter(entries(["a"]))
+            await stage.pass_time(20 * MINUTE)
+            assert 2 <= register.counts <= most
+            register.counts = 0
+            await daemon.enter(entries(["b"]))
+            await stage.pass_time(2 * MINUTE)
+            assert register.counts >= 1, "sooner where somebody came"
+            assert (await daemon.health())["register"]["total"] == 2  # type: ignore[index]
+
+    world.run(story)
 
 
 @pytest.mark.crowd

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from rotator.drivers.files.bundle import DATA, BundlePublisher
 from rotator.drivers.files.publisher import FilePublisher, parse_location
+from rotator.drivers.files.standing import standing
 
-__all__ = ["BundlePublisher", "FilePublisher", "at", "parse_location"]
+__all__ = ["BundlePublisher", "FilePublisher", "at", "parse_location", "standing"]
 
 
 def at(path: Path) -> FilePublisher | BundlePublisher:

@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 
 from rotator.core import publication
-from rotator.core.errors import Misconfigured
+from rotator.core.errors import Misconfigured, RotatorError
 from rotator.core.publication import Format, Found, Publication, Settled
 from rotator.drivers.files import failures, folders, groups, lanes
 
@@ -53,7 +53,7 @@ class BundlePublisher:
         self._mode = mode
         self._group = group
         self._make_parents = make_parents
-        self._lane = lanes.of(self._path)
+        self.lane = lanes.of(self._path)
 
     @property
     def location(self) -> str:
@@ -77,11 +77,18 @@ class BundlePublisher:
 
     async def settle(self, wanted: Publication, now: datetime) -> Settled:
         """See `ports.Publisher.settle`. When cancelled, the write has not begun or ends in the background."""
-        return await self._lane.run(lambda: self._settle(wanted, now))
+        return await self.lane.run(lambda: self._settle(wanted, now))
+
+    def stands(self, wanted: Publication, now: datetime) -> bool:
+        """Whether exactly this stands there; False too where that cannot be told. Blocks, on the thread of ``lane``."""
+        try:
+            return self._judge(wanted, now).found is Found.CURRENT
+        except (OSError, RotatorError):
+            return False
 
     async def remove(self, mark: str) -> bool:
         """Delete the files while they are those of ``mark``; False where they are absent or something else."""
-        return await self._lane.run(lambda: self._remove(mark))
+        return await self.lane.run(lambda: self._remove(mark))
 
     def _settle(self, wanted: Publication, now: datetime) -> Settled:
         try:

@@ -34,38 +34,39 @@ def fresh(name: str) -> str:
     return f".{name}.{secrets.token_hex(8)}.rotator"
 
 
-def sweep(path: Path) -> None:
+def sweep(path: Path | str) -> None:
     """Delete what a killed process left half-made beside ``path``: files and empty folders named by `sibling`.
 
     What cannot be deleted or listed stays: the caller has something better to do than to fail over it. A crowded folder
     is listed once for all that are made in it: a hundred thousand targets may stand there, and each come again and
     again."""
-    for name in _left(path.parent, path.name):
-        delete(path.with_name(name))
+    folder, name = os.path.split(path)
+    for left in _left(folder, name):
+        delete(Path(folder, left))
 
 
-def forget(folder: Path) -> None:
+def forget(folder: str) -> None:
     """Something was left in it: let the next `sweep` list it anew."""
-    _listed.pop(str(folder), None)
+    _listed.pop(folder, None)
 
 
-def _left(folder: Path, name: str) -> list[str]:
-    known = _listed.get(str(folder))
+def _left(folder: str, name: str) -> list[str]:
+    known = _listed.get(folder)
     try:
-        status = folder.stat()
+        status = os.stat(folder)  # noqa: PTH116 (a path object costs more than the call)
     except OSError:
         return []
     which = (status.st_dev, status.st_ino)
     if known is None or known[0] != which:
         count, found = _list(folder)
         if count < CROWDED:
-            _listed.pop(str(folder), None)
+            _listed.pop(folder, None)
             return found.get(name, [])
-        known = _listed[str(folder)] = (which, found)
+        known = _listed[folder] = (which, found)
     return known[1].pop(name, [])
 
 
-def _list(folder: Path) -> tuple[int, dict[str, list[str]]]:
+def _list(folder: str) -> tuple[int, dict[str, list[str]]]:
     """How many entries it has and, by the name that each was to have, all that is half-made; where it cannot be listed
     whole 0 and what was seen."""
     count, found = 0, dict[str, list[str]]()
@@ -86,7 +87,7 @@ def delete(left: Path) -> None:
         left.rmdir() if left.is_dir() and not left.is_symlink() else left.unlink()
 
 
-def sync(folder: Path) -> None:
+def sync(folder: Path | str) -> None:
     """Make the names in ``folder`` durable (fsync(2) on the directory). Raises OSError."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

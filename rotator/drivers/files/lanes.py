@@ -99,6 +99,6 @@ def _tell(done: deque[_Told]) -> None:
 _LANES = tuple(Lane(number) for number in range(4))
 
 
-def of(folder: Path) -> Lane:
+def of(folder: Path | str) -> Lane:
     """The lane of a folder, the same for ever."""
     return _LANES[zlib.crc32(os.fsencode(folder)) % len(_LANES)]

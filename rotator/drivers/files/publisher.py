@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rotator.core import publication
-from rotator.core.errors import Misconfigured
+from rotator.core.errors import Misconfigured, RotatorError
 from rotator.core.publication import Format, Found, Publication, Settled
 from rotator.core.tokens import AccessToken, Secret
 from rotator.drivers.files import failures, folders, groups, lanes
@@ -58,7 +58,7 @@ class FilePublisher:
 
     def __init__(
         self,
-        path: Path,
+        path: Path | str,
         *,
         form: Format = Format.RAW,
         template: str = "",
@@ -67,8 +67,9 @@ class FilePublisher:
         make_parents: bool = False,
     ) -> None:
         # ".." is taken by its letters, once: the stored location and the file are then the same place for ever.
-        self._path = Path(os.path.normpath(path.absolute()))
-        self._folder = self._path.parent
+        # Text: a path object costs more than the call that it is for, and of a crowd each is made again and again.
+        self._at = os.path.abspath(path)  # noqa: PTH100
+        self._folder = os.path.dirname(self._at)  # noqa: PTH120
         self._form = form
         self._template = template
         self._mode = mode
@@ -76,14 +77,18 @@ class FilePublisher:
         self._gid: int | None = None
         self._make_parents = make_parents
         self._swept = False
-        self._lane = lanes.of(self._folder)
+        self.lane = lanes.of(self._folder)
 
     @property
     def location(self) -> str:
-        return f"{_SCHEME}{self._path}"
+        return f"{_SCHEME}{self._at}"
+
+    @property
+    def _path(self) -> Path:
+        return Path(self._at)
 
     def __repr__(self) -> str:
-        return f"FilePublisher({self._path})"
+        return f"FilePublisher({self._at})"
 
     def check(self) -> None:
         """Check before anything starts, and make the folders where they are ours to make. Blocks; for start-up.
@@ -109,11 +114,19 @@ class FilePublisher:
 
     async def settle(self, wanted: Publication, now: datetime) -> Settled:
         """See `ports.Publisher.settle`. When cancelled, the write has not begun or ends in the background."""
-        return await self._lane.run(lambda: self._settle(wanted, now))
+        return await self.lane.run(lambda: self._settle(wanted, now))
+
+    def stands(self, wanted: Publication, now: datetime) -> bool:
+        """Whether exactly this stands there; False too where that cannot be told. Blocks, on the thread of ``lane``."""
+        try:
+            self._sweep_once()
+            return self._judge(self._look(), wanted, now).found is Found.CURRENT
+        except (OSError, RotatorError):
+            return False
 
     async def remove(self, mark: str) -> bool:
         """Delete the file while the SHA-256 of its bytes is ``mark``; False where it is absent or something else."""
-        return await self._lane.run(lambda: self._remove(mark))
+        return await self.lane.run(lambda: self._remove(mark))
 
     def _settle(self, wanted: Publication, now: datetime) -> Settled:
         try:
@@ -138,7 +151,7 @@ class FilePublisher:
             if there is None or there.content is None or _mark(there.content) != mark:
                 return False
             self._path.unlink()
-            folders.sync(self._path.parent)
+            folders.sync(self._folder)
         except OSError as error:
             raise failures.of(self._path, error) from None
         return True
@@ -147,14 +160,14 @@ class FilePublisher:
         """Delete what a killed process left beside the target: it holds a token. Once per publisher is enough, for our
         own is always taken away, and the lane keeps this process's other writers off."""
         if not self._swept:
-            folders.sweep(self._path)
+            folders.sweep(self._at)
             self._swept = True
 
     def _look(self) -> _There | None:
         """Read what stands at the path, following no symlink and waiting for no fifo. Raises Misconfigured, OSError."""
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         try:
-            descriptor = os.open(self._path, flags)
+            descriptor = os.open(self._at, flags)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -195,7 +208,7 @@ class FilePublisher:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-            os.replace(temporary, self._path)  # noqa: PTH105 (a path object costs more than the call)
+            os.replace(temporary, self._at)  # noqa: PTH105
         except BaseException:
             self._throw_away(temporary)
             raise
@@ -212,7 +225,7 @@ class FilePublisher:
     def _create(self) -> tuple[str, int]:
         """An empty file beside the target, its group and mode as they shall be. Raises Misconfigured, OSError."""
         gid = self._find_group()
-        temporary = f"{self._folder}/{folders.fresh(self._path.name)}"
+        temporary = f"{self._folder}/{folders.fresh(os.path.basename(self._at))}"  # noqa: PTH119
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             if gid is not None:
@@ -236,8 +249,8 @@ class FilePublisher:
         return self._gid
 
     def _make_folder(self) -> None:
-        if self._make_parents and not self._folder.exists():
-            folders.make(self._folder, self._find_group())
+        if self._make_parents and not Path(self._folder).exists():
+            folders.make(self._path.parent, self._find_group())
 
     def _check_form(self) -> None:
         if not self._mode & stat.S_IRUSR:

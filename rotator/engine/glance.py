@@ -1,0 +1,44 @@
+"""A glance of the walk at a page of the register: whoever is in order as it stands is brought to no desk. To come to
+one and to leave it again costs several times as much as to see that there is nothing to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rotator.core import policy
+from rotator.core.grants import Grant
+from rotator.core.policy import Moment
+from rotator.core.ports import Enrolment, Publisher, Roster
+from rotator.core.publication import Publication
+from rotator.engine import rotation
+from rotator.engine.tools import Tools
+
+
+async def in_order(found: Iterable[tuple[Enrolment, Grant]], roster: Roster, tools: Tools) -> set[str]:
+    """Names of those for whom nothing is to be done before they are due: the record is theirs and valid, and every
+    target holds it. Nothing is written, and nobody is told."""
+    moment = tools.clock.moment()
+    good, wanted, whose = set[str](), list[tuple[Publisher, Publication]](), list[str]()
+    for enrolment, grant in found:
+        publication = _published(enrolment, grant, moment, tools)
+        if publication is not None:
+            good.add(grant.name)
+            wanted += [(publisher, publication) for publisher in enrolment.targets.values()]
+            whose += [grant.name] * len(enrolment.targets)
+    stand = await roster.standing(wanted, moment.now)
+    return good - {name for name, stands in zip(whose, stand, strict=True) if not stands}
+
+
+def _published(enrolment: Enrolment, grant: Grant, moment: Moment, tools: Tools) -> Publication | None:
+    """What every target must hold; None where the record alone needs somebody who thinks about it."""
+    access = grant.access
+    if access is None or not access.is_valid(moment.now) or grant.unproven or grant.due_at is None:
+        return None
+    if is_of_the_future(grant, moment) or grant.identity != rotation.identity(enrolment, tools):
+        return None
+    return Publication(grant.name, grant.lineage, access)
+
+
+def is_of_the_future(grant: Grant, moment: Moment) -> bool:
+    """Whether it was exchanged later than it is now: wall time was set back, and its expiry cannot be judged."""
+    return grant.exchanged_at is not None and grant.exchanged_at > moment.now + policy.CLOCK_TOLERANCE
