@@ -49,6 +49,7 @@ def main(argv: Sequence[str]) -> int:
             "vault",
             "peers",
             "many",
+            "steps",
             "verdict",
             "scrape",
             "fleet",
@@ -74,11 +75,14 @@ def main(argv: Sequence[str]) -> int:
     if asked.only in (None, "many"):
         _tell("many grants")
         rows += many.rows(many.measure())
+    if asked.only in (None, "steps"):
+        _tell("registers")
+        rows += register.steps()
     if asked.only == "register":
         # Minutes of filling and starting: only where somebody asks for it.
         _tell(f"register of {REGISTERED} grants")
         rows += register.rows(register.measure(REGISTERED, 60.0))
-    if asked.only in ("peers", "many", "register"):
+    if asked.only in ("peers", "many", "steps", "register"):
         _print(rows, tables)
         return 0
     with provider.serve() as served, openbao.dev() as server:

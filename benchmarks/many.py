@@ -15,8 +15,10 @@ import tempfile
 import time
 from pathlib import Path
 
-COUNTS = (100, 5000)
-REST = 20.0
+from benchmarks import growth
+
+COUNTS = (500, 5000)
+REST = 15.0
 
 
 def measure() -> dict[int, dict[str, float]]:
@@ -39,6 +41,8 @@ def rows(found: dict[int, dict[str, float]]) -> list[tuple[str, str, str]]:
         ("… of each grant more", f"{each:.1f} kB", "–"),
         ("start of each grant more, its file written: processor time", f"{start:.2f} ms", "–"),
         (f"{many} grants while nothing is due: of one core", f"{found[many]['rest']:.1%}", "–"),
+        growth.row("memory over grants in the configuration, RSS", {one: found[one]["rss"] for one in found}, "MB"),
+        growth.row("start over grants in the configuration", {one: found[one]["start"] for one in found}, "s of CPU"),
     ]
 
 

@@ -3,8 +3,8 @@
 The state is made beforehand as a daemon would have left it: every grant has a token of an hour and is due at a time
 of its own. Then the real daemon starts on it, walks through what is published, and goes on rotating, asked for nothing.
 
-``python -m benchmarks.register COUNT [--span SECONDS] [--no-files]``; a million takes a quarter of an hour, 3 GB on the
-disk and 4 GB of /dev/shm.
+``python -m benchmarks.register COUNT [--span SECONDS] [--window SECONDS] [--no-files]``; a million takes a quarter of an
+hour, 3 GB on the disk and 4 GB of /dev/shm.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from benchmarks import growth
 from rotator.core import tokens
 from rotator.core.grants import Grant
 from rotator.core.ports import Delivery, Entry
@@ -34,6 +35,10 @@ from rotator.drivers import clock, sqlite
 
 QUARTER = timedelta(minutes=15)
 WINDOW = 0.75 * 3600
+"""In so many seconds each of a token's hour becomes due once."""
+STEPS, STEP_SPAN, USUAL = (1_000, 10_000), 10.0, 100_000
+"""What `steps` looks at: fewer grants in a shorter window, so that as many are due in a second as of the usual number
+in theirs."""
 BESIDE = 5.0
 """So many seconds before and after the first becomes due are not counted in."""
 PORTION = 2000
@@ -71,8 +76,10 @@ def _provider() -> Iterator[int]:
         process.communicate()
 
 
-async def fill(folder: Path, run: Path, count: int, url: str, files: bool, lead: timedelta) -> dict[str, datetime]:
-    """The state, and when each grant becomes due: the first after ``lead``."""
+async def fill(
+    folder: Path, run: Path, count: int, url: str, files: bool, lead: timedelta, window: float = WINDOW
+) -> dict[str, datetime]:
+    """The state, and when each grant becomes due: the first after ``lead``, the last ``window`` seconds later."""
     system_clock, dice = clock.SystemClock(), clock.SystemDice()
     store = sqlite.SqliteStore(folder / "state.db", clock=system_clock, dice=dice)
     await store.open()
@@ -86,9 +93,9 @@ async def fill(folder: Path, run: Path, count: int, url: str, files: bool, lead:
             await store.register.enter([_entry(name, folder, files) for name in names])
             grants = []
             for number, name in enumerate(names, start=begin):
-                due[name] = first + timedelta(seconds=WINDOW * number / count)
+                due[name] = first + timedelta(seconds=window * number / count)
                 identity = tokens.digest((url, f"client-{name}", "user"), key)
-                grants.append(_grant(name, due[name], due[name] - timedelta(seconds=WINDOW) - lead, identity))
+                grants.append(_grant(name, due[name], due[name] - timedelta(seconds=window) - lead, identity))
             await asyncio.gather(*(store.enrol(grant) for grant in grants))
             if files:
                 await asyncio.gather(*(store.delivered(_publish(grant, run)) for grant in grants))
@@ -141,7 +148,7 @@ def configure(folder: Path, url: str) -> Path:
     return path
 
 
-def measure(count: int, span: float, *, files: bool = True) -> Found:
+def measure(count: int, span: float, *, window: float = WINDOW, files: bool = True) -> Found:
     """Blocks for as long as it takes to fill, to start, and ``span`` seconds."""
     with (
         tempfile.TemporaryDirectory(prefix="rotator-register-") as state,
@@ -151,8 +158,8 @@ def measure(count: int, span: float, *, files: bool = True) -> Found:
         folder, url = Path(state), f"http://127.0.0.1:{port}/oauth/v2/token"
         config = configure(folder, url)
         # Enough time to fill, start and walk before the first becomes due; that it was is looked at.
-        lead = timedelta(seconds=60 + count / 2000)
-        due = asyncio.run(fill(folder, Path(run), count, url, files, lead))
+        lead = timedelta(seconds=10 + count / 1500)
+        due = asyncio.run(fill(folder, Path(run), count, url, files, lead, window))
         log = folder / "log"
         environ = {**os.environ, "STATE_DIRECTORY": state, "RUNTIME_DIRECTORY": run}
         with log.open("wb") as stream:
@@ -236,10 +243,32 @@ def rows(found: Found) -> list[tuple[str, str, str]]:
         ),
         (
             "… late: p50, p99, longest",
-            ", ".join(f"{late * 1000:.0f} ms" for late in (statistics.median(found.late), p99, max(found.late))),
+            _lateness(found),
             "–" if million else _aim("p99 ≤ 250 ms", p99 <= 0.25),
         ),
     ]
+
+
+def steps() -> list[tuple[str, str, str]]:
+    """Two sizes in a minute: what the number of grants costs while as many are due in a second, and how that grows."""
+    found = {count: measure(count, STEP_SPAN, window=WINDOW * count / USUAL) for count in STEPS}
+    each = [
+        (
+            f"{count:,} grants in the register, {USUAL / WINDOW:.0f} due in a second (time goes {USUAL // count} × as "
+            "fast): late, p50, p99, longest",
+            _lateness(one),
+            "–",
+        )
+        for count, one in found.items()
+    ]
+    memory = growth.row("memory over grants in the register, RSS", {one: found[one].rss for one in found}, "MB")
+    start = growth.row("start over grants in the register", {one: found[one].start_cpu for one in found}, "s of CPU")
+    return [*each, memory, start]
+
+
+def _lateness(found: Found) -> str:
+    late = statistics.median(found.late), found.quantile(0.99), max(found.late)
+    return ", ".join(f"{one * 1000:.0f} ms" for one in late)
 
 
 def _aim(text: str, met: bool) -> str:
@@ -250,7 +279,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("count", type=int)
     parser.add_argument("--span", type=float, default=60.0)
+    parser.add_argument("--window", type=float, default=WINDOW, help="all become due in it (default: %(default)s)")
     parser.add_argument("--no-files", action="store_true", help="without a target: only stored")
     asked = parser.parse_args()
-    for row in rows(measure(asked.count, asked.span, files=not asked.no_files)):
+    for row in rows(measure(asked.count, asked.span, window=asked.window, files=not asked.no_files)):
         print("| " + " | ".join(row) + " |")

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import growth
+
 HERE = Path(__file__).parent
 PATIENCE = 300
 
@@ -185,11 +187,16 @@ def ratios(plain: Results, secure: Results) -> list[tuple[str, str, str]]:
         ("… over one with a connection each", f"{each:.2f} ×", "–"),
         ("… the same on all cores", f"{plain['rotator, on all cores', 100].cpu:.0f} µs", "–"),
         ("… over the same with 10 in flight", f"{flat:.2f} ×", _aim("≤ 1.2 ×", flat <= 1.2)),
+        growth.row("processor time of a rotation over those in flight", _by_flight(plain), "µs"),
         ("TLS, a connection each: over bare asyncio", f"{cold:.2f} ×", _aim("≤ 1.8 ×", cold <= 1.8)),
         ("1 000 due in one instant: all done after", f"{herd.seconds:.2f} s", _aim("≤ 1 s", herd.seconds <= 1)),
         ("… longest stall of the loop", f"{herd.stall:.0f} ms", _aim("≤ 50 ms", herd.stall <= 50)),
         ("… of it the loop's own processor time", f"{herd.stall_cpu:.0f} ms", "–"),
     ]
+
+
+def _by_flight(found: Results) -> dict[int, float]:
+    return {flight: one.cpu for (name, flight), one in found.items() if name == "rotator"}
 
 
 def table(found: Results, title: str) -> str:

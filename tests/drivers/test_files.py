@@ -22,9 +22,11 @@ from typing import Any
 import pytest
 
 from rotator.core.errors import Misconfigured, Unavailable
+from rotator.core.ports import Publisher
 from rotator.core.publication import Format, Found, Publication, Settled
 from rotator.drivers import files
-from rotator.drivers.files import lanes
+from rotator.drivers.files import folders, lanes
+from rotator.lab.world import MemoryPublisher
 from tests.contracts.publishers import NOW, publication
 
 STRANGER = 65534
@@ -277,6 +279,49 @@ def test_a_crowded_folder_is_listed_once_for_all_its_targets_and_again_where_it_
         assert ".t7.0123456789abcdef.rotator" not in names(folder)
     finally:
         watched = False
+
+
+def test_a_page_of_targets_is_looked_at_on_one_way_to_each_thread(tmp_path: Path) -> None:
+    """And what is torn, missing, foreign, older, of another mode or a link is found as by settling it."""
+    wanted = {f"t{number}": publication(2, token=f"token-{number}") for number in range(100)}
+    for name, one in wanted.items():
+        settle(files.FilePublisher(tmp_path / name), one)
+    (tmp_path / "t1").write_text("token")
+    (tmp_path / "t2").unlink()
+    (tmp_path / "t3").write_text("token-4")
+    settle(files.FilePublisher(tmp_path / "t4"), publication(1))
+    (tmp_path / "t5").chmod(0o644)
+    (tmp_path / "t6").rename(tmp_path / "aside")
+    (tmp_path / "t6").symlink_to("aside")
+    (tmp_path / "t7").unlink()
+    (tmp_path / "t7").mkdir()
+    bundle = files.BundlePublisher(tmp_path / "bundle", {"token.json": Format.JSON}, make_parents=True)
+    asyncio.run(bundle.settle(publication(2), NOW))
+    (tmp_path / ".t9.0123456789abcdef.rotator").write_text("half a tok")
+    # As in a fresh process.
+    folders.forget(str(tmp_path))
+
+    class Loop(asyncio.SelectorEventLoop):
+        told = 0
+
+        def call_soon_threadsafe(self, *arguments: Any, **options: Any) -> asyncio.Handle:
+            self.told += 1
+            return super().call_soon_threadsafe(*arguments, **options)
+
+    asked: list[tuple[Publisher, Publication]] = [
+        *((files.FilePublisher(tmp_path / name), one) for name, one in wanted.items()),
+        (bundle, publication(2)),
+        (bundle, publication(3)),
+        (files.FilePublisher(tmp_path / "t8", group="nobody-has-this-name"), wanted["t8"]),
+        (MemoryPublisher("memory:x", holds=publication(2)), publication(2)),
+    ]
+    loop = Loop()
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        found = runner.run(files.standing(asked, NOW))
+    assert {index for index, stands in enumerate(found) if not stands} == {1, 2, 3, 4, 5, 6, 7, 101, 102, 103}
+    assert loop.told <= 2, "one folder of files, one bundle"
+    assert not (tmp_path / ".t9.0123456789abcdef.rotator").exists(), "what a killed process left holds a token"
+    assert (tmp_path / "t1").read_text() == "token", "nothing is written"
 
 
 def test_removing_sweeps_leftovers_too(tmp_path: Path) -> None:
