@@ -3,8 +3,8 @@
 The state is made beforehand as a daemon would have left it: every grant has a token of an hour and is due at a time
 of its own. Then the real daemon starts on it, walks through what is published, and goes on rotating, asked for nothing.
 
-``python -m benchmarks.register COUNT [--span SECONDS] [--window SECONDS] [--no-files]``; a million takes a quarter of an
-hour, 3 GB on the disk and 4 GB of /dev/shm.
+``python -m benchmarks.register COUNT [--span SECONDS] [--window SECONDS] [--no-files]``; a million takes a quarter of
+an hour, 3 GB on the disk and 4 GB of /dev/shm.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ TMPFS = Path("/dev/shm")
 @dataclass(frozen=True, slots=True)
 class Found:
     """``ready`` seconds until READY; memory in MB: ``started`` then, ``rss`` at the end, ``peak`` at most; ``core``
-    (part of one) while it goes on, ``rest`` before anything is due: the walk and the counts; ``late`` in seconds."""
+    (part of one) while it goes on, ``rest`` before anything is due: the walk and the counts; ``kept``: the
+    part of the time that its loop waited for a core which neighbours had; ``late`` in seconds."""
 
     count: int
     ready: float
@@ -58,6 +59,7 @@ class Found:
     peak: float
     rest: float
     core: float
+    kept: float
     rotations: int
     late: list[float]
 
@@ -178,13 +180,15 @@ def measure(count: int, span: float, *, window: float = WINDOW, files: bool = Tr
             rest = _share(process.pid, left - BESIDE)
             # What follows is the daily work: from when the first ones are due.
             time.sleep(2 * BESIDE)
+            waited = _waited(process.pid)
             core = _share(process.pid, span)
+            kept = (_waited(process.pid) - waited) / span
             rss, peak = _memory(process.pid, "VmRSS"), _memory(process.pid, "VmHWM")
         finally:
             process.terminate()
             process.wait(60)
         late = _late(log, due)
-    return Found(count, ready, start_cpu, started, rss, peak, rest, core, len(late), late)
+    return Found(count, ready, start_cpu, started, rss, peak, rest, core, kept, len(late), late)
 
 
 def _wait_told(process: subprocess.Popen[bytes], log: Path, word: str) -> None:
@@ -214,6 +218,11 @@ def _share(pid: int, span: float) -> float:
     since, at = _cpu(pid), time.monotonic()
     time.sleep(span)
     return (_cpu(pid) - since) / (time.monotonic() - at)
+
+
+def _waited(pid: int) -> float:
+    """Seconds for which the loop's thread could run and did not (schedstats of the kernel's documentation)."""
+    return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[1]) / 1e9
 
 
 def _memory(pid: int, field: str) -> float:
@@ -246,6 +255,7 @@ def rows(found: Found) -> list[tuple[str, str, str]]:
             _lateness(found),
             "–" if million else _aim("p99 ≤ 250 ms", p99 <= 0.25),
         ),
+        ("… of that time the loop waited for a core that neighbours had", f"{found.kept:.0%}", "–"),
     ]
 
 

@@ -275,7 +275,7 @@ class Daemon:
                     while not self._stop.is_set():
                         await self._turn(scheduler)
                         await self._quiet(scheduler, within)
-                        if self._examine(scheduler).settled(Startup.ALL):
+                        if scheduler.knows_the_time() and self._examine(scheduler).settled(Startup.ALL):
                             break
                         await self._wait_rung(scheduler)
             except TimeoutError:

@@ -25,16 +25,11 @@ from rotator.engine.crew import Crew
 from rotator.engine.desks import Desks
 from rotator.engine.fleet import Fleet
 from rotator.engine.following import Following
+from rotator.engine.pacing import TOGETHER, Pacing
 from rotator.engine.rotation import Result, Wish
 from rotator.engine.tools import Tools
 from rotator.engine.turns import Turns
 from rotator.engine.visits import Visits
-
-TOGETHER = timedelta(seconds=1)
-CROWD = timedelta(milliseconds=0.5)
-"""How much longer the store is not asked what is due, for each grant that stands in line already."""
-PACE = timedelta(seconds=0.4)
-"""How often at most a store that is shared is asked what is due, whoever rings: a little less than a beat is apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +68,8 @@ class Scheduler:
         self._following = Following(tools, self._crew, self._desks, self._alarm, self._fleet)
         self.visits = Visits(tools, self._crew, self._desks, self._turns, self.ring)
         self._former: list[Roster] = []
-        self._moment = self._looked = tools.clock.moment()
+        self._pacing = Pacing(shared=tools.store.follows, longest=timing.sweep_every / 2)
+        self._moment = tools.clock.moment()
         self.bell = asyncio.Event()
 
     # --- who is enrolled ---------------------------------------------------------------------------------------
@@ -138,9 +134,10 @@ class Scheduler:
         self._courier.sweep(self._roster)
         self.visits.release()
         self.visits.stroll(self._moment, self._timing.sweep_every)
-        upcoming: datetime | None = (next_look := self._next_look(self._moment))
+        next_look = self._pacing.next_look(self._moment, self._turns.waiting)
+        upcoming: datetime | None = next_look
         if next_look <= now:
-            self._looked = self._moment
+            self._pacing.looked(self._moment)
             try:
                 upcoming = await self._look(now)
             except RotatorError as error:
@@ -193,17 +190,9 @@ class Scheduler:
                 turns.wait(guest, self._moment)
         return min((at for at in (*left, self._fleet.looks_at(upcoming)) if at is not None), default=None)
 
-    def _next_look(self, moment: policy.Moment) -> datetime:
-        """When the store is asked next: at once while nobody waits, else the less often the more do. To be in line a
-        second sooner helps nobody, and to find thousands there already costs more than to let them in."""
-        if self._turns.waiting:
-            pause = min(max(TOGETHER, self._turns.waiting * CROWD), self._timing.sweep_every / 2)
-        elif self._tools.store.follows:
-            pause = PACE
-        else:
-            return moment.now
-        passed = moment.boottime - self._looked.boottime
-        return moment.now + max(pause - passed, timedelta(0)) if passed >= timedelta(0) else moment.now
+    def knows_the_time(self) -> bool:
+        """Whether wall time was not set since the last sweep began: else what was planned by it says nothing yet."""
+        return not self._tools.clock.moment().set_by(self._moment)
 
     def _read_clock(self) -> datetime:
         """Now. Where wall time was set since the last look, no time that was planned by it holds any more; where it

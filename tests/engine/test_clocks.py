@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -177,6 +178,27 @@ def test_one_pass_is_not_held_up_by_a_clock_that_is_set_back() -> None:
         stage.endpoint.script = stage.provider
         await stage.pass_time(10 * MINUTE)
         assert passing.done() and passing.result() is True
+
+    play(story)
+
+
+def test_one_pass_is_not_ended_by_a_clock_that_is_set_back_during_a_sweep() -> None:
+    async def story() -> None:
+        stage = Stage()
+        stage.endpoint.script = lambda request: failing(OutcomeClass.NOT_SENT, "connection refused")
+        due, steps = stage.store.due, [-DAY]
+
+        async def slow(now: datetime, limit: int) -> Sequence[str]:
+            found = await due(now, limit)
+            if stage.clock.passed() > MINUTE and steps:
+                stage.clock.step(steps.pop())
+                stage.endpoint.script = stage.provider
+            return found
+
+        stage.store.due = slow  # type: ignore[method-assign]
+        passing = asyncio.create_task(_once(stage.daemon))
+        await stage.pass_time(10 * MINUTE)
+        assert passing.done() and passing.result() is True and not steps
 
     play(story)
 

@@ -17,7 +17,7 @@ from rotator.core.health import Census, Listed
 from rotator.core.ports import Enrolment, Entry
 from rotator.core.pressure import Limits, Line
 from rotator.core.publication import Publication, Settled
-from rotator.engine import visits
+from rotator.engine import pacing, visits
 from rotator.engine.daemon import Daemon
 from rotator.lab import world
 from rotator.lab.memory import MemoryRegister, MemoryStore
@@ -251,6 +251,42 @@ def test_the_longer_a_count_takes_the_more_rarely_it_is_made(took: timedelta, mo
             await stage.pass_time(2 * MINUTE)
             assert register.counts >= 1, "sooner where somebody came"
             assert (await daemon.health())["register"]["total"] == 2  # type: ignore[index]
+
+    world.run(story)
+
+
+@pytest.mark.crowd
+def test_those_that_become_due_in_the_same_moment_share_a_look_and_who_is_alone_waits_for_none() -> None:
+    async def story() -> None:
+        stage = Registry()
+
+        class Counted(WornRegister):
+            looks = 0
+
+            async def due(self, now: datetime, rooms: Any) -> Sequence[str]:
+                self.looks += 1
+                return await super().due(now, rooms)
+
+        stage.worn.register = register = Counted(stage.worn)
+        async with stage.play() as daemon:
+            await stage.pass_time(SECOND)
+            # One after the other: so they become due.
+            everybody = names(200)
+            for name in everybody:
+                await daemon.enter(entries([name]))
+                await stage.pass_time(SECOND / 40)
+            await stage.pass_time(30 * MINUTE)
+            due = {one.name: one.due_at for one in stage.stored() if one.name in everybody}
+            first, last = min(filter(None, due.values())), max(filter(None, due.values()))
+            await stage.pass_time(first - stage.clock.now() - SECOND)
+            register.looks, before = 0, len(stage.told)
+            await stage.pass_time(last - first + 3 * SECOND)
+            rotated = [one for one in stage.told[before:] if isinstance(one, events.Rotated) and one.grant in due]
+            assert {one.grant for one in rotated} == set(everybody)
+            assert register.looks <= (last - first) / pacing.BREATH + 5
+            late = sorted((one.at - due[one.grant]).total_seconds() for one in rotated if due[one.grant])
+            assert late[0] < 0.06, "the answer takes 50 ms: the first waited for nobody"
+            assert late[-1] < 0.06 + pacing.BREATH.total_seconds()
 
     world.run(story)
 
