@@ -3,8 +3,8 @@
 The state is made beforehand as a daemon would have left it: every grant has a token of an hour and is due at a time
 of its own. Then the real daemon starts on it, walks through what is published, and goes on rotating, asked for nothing.
 
-``python -m benchmarks.register COUNT [--span SECONDS] [--window SECONDS] [--no-files]``; a million takes a quarter of
-an hour, 3 GB on the disk and 4 GB of /dev/shm.
+``python -m benchmarks.register COUNT [--span SECONDS] [--window SECONDS] [--one-core] [--no-files]``; a million takes
+a quarter of an hour, 3 GB on the disk and 4 GB of /dev/shm.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from benchmarks import growth
+from benchmarks import growth, rotations
 from rotator.core import tokens
 from rotator.core.grants import Grant
 from rotator.core.ports import Delivery, Entry
@@ -39,7 +39,7 @@ WINDOW = 0.75 * 3600
 STEPS, STEP_SPAN, USUAL = (1_000, 10_000), 10.0, 100_000
 """What `steps` looks at: fewer grants in a shorter window, so that as many are due in a second as of the usual number
 in theirs."""
-BESIDE = 5.0
+BESIDE = 3.0
 """So many seconds before and after the first becomes due are not counted in."""
 PORTION = 2000
 TMPFS = Path("/dev/shm")
@@ -150,8 +150,8 @@ def configure(folder: Path, url: str) -> Path:
     return path
 
 
-def measure(count: int, span: float, *, window: float = WINDOW, files: bool = True) -> Found:
-    """Blocks for as long as it takes to fill, to start, and ``span`` seconds."""
+def measure(count: int, span: float, *, window: float = WINDOW, one_core: bool = False, files: bool = True) -> Found:
+    """Blocks for as long as it takes to fill, to start, and ``span`` seconds. ``one_core``: the daemon has one alone."""
     with (
         tempfile.TemporaryDirectory(prefix="rotator-register-") as state,
         tempfile.TemporaryDirectory(prefix="rotator-register-", dir=TMPFS if TMPFS.is_dir() else None) as run,
@@ -160,7 +160,7 @@ def measure(count: int, span: float, *, window: float = WINDOW, files: bool = Tr
         folder, url = Path(state), f"http://127.0.0.1:{port}/oauth/v2/token"
         config = configure(folder, url)
         # Enough time to fill, start and walk before the first becomes due; that it was is looked at.
-        lead = timedelta(seconds=10 + count / 1500)
+        lead = timedelta(seconds=12 + count / 1500)
         due = asyncio.run(fill(folder, Path(run), count, url, files, lead, window))
         log = folder / "log"
         environ = {**os.environ, "STATE_DIRECTORY": state, "RUNTIME_DIRECTORY": run}
@@ -169,6 +169,8 @@ def measure(count: int, span: float, *, window: float = WINDOW, files: bool = Tr
             process = subprocess.Popen(
                 [sys.executable, "-m", "rotator", "run", "--config", str(config)], env=environ, stderr=stream
             )
+        if one_core:
+            os.sched_setaffinity(process.pid, {rotations.core()})
         try:
             _wait_told(process, log, '"daemon.ready"')
             ready, start_cpu, started = time.monotonic() - began, _cpu(process.pid), _memory(process.pid, "VmRSS")
@@ -290,7 +292,10 @@ if __name__ == "__main__":
     parser.add_argument("count", type=int)
     parser.add_argument("--span", type=float, default=60.0)
     parser.add_argument("--window", type=float, default=WINDOW, help="all become due in it (default: %(default)s)")
+    parser.add_argument("--one-core", action="store_true", help="the daemon runs on one core")
     parser.add_argument("--no-files", action="store_true", help="without a target: only stored")
     asked = parser.parse_args()
-    for row in rows(measure(asked.count, asked.span, window=asked.window, files=not asked.no_files)):
+    for row in rows(
+        measure(asked.count, asked.span, window=asked.window, one_core=asked.one_core, files=not asked.no_files)
+    ):
         print("| " + " | ".join(row) + " |")
