@@ -151,7 +151,7 @@ def configure(folder: Path, url: str) -> Path:
 
 
 def measure(count: int, span: float, *, window: float = WINDOW, one_core: bool = False, files: bool = True) -> Found:
-    """Blocks for as long as it takes to fill, to start, and ``span`` seconds. ``one_core``: the daemon has one alone."""
+    """Blocks for as long as it takes to fill, to start, and ``span`` seconds. ``one_core``: the daemon has one."""
     with (
         tempfile.TemporaryDirectory(prefix="rotator-register-") as state,
         tempfile.TemporaryDirectory(prefix="rotator-register-", dir=TMPFS if TMPFS.is_dir() else None) as run,

@@ -1,8 +1,9 @@
 """Grants of the register at work: each comes to a desk when something is to be done for it, and leaves it again. Memory
 follows what is under way and not how many there are.
 
-Two things bring one: it is due, or the walk has come to it, which looks at what everybody publishes, page by page and
-slowly; the first walk after a start goes as fast as targets answer, for a reboot may have emptied them all.
+Two things bring one: it is due, or the walk, which glances at what everybody publishes, page by page and slowly, sees
+that something is to be done; the first walk after a start goes as fast as targets answer, for a reboot may have emptied
+them all.
 """
 
 from __future__ import annotations
