@@ -24,7 +24,7 @@ from rotator.core.ports import Clock, Face, Roster
 from rotator.drivers import clock, watch
 from rotator.engine.bus import Bus
 from rotator.engine.daemon import Daemon, Parts
-from rotator.engine.scheduler import Timing
+from rotator.engine.timing import Timing
 from rotator.frontends import systemd, telemetry
 
 if TYPE_CHECKING:

@@ -234,6 +234,16 @@ class Entry:
     text: str = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What others did to a register, by name: ``entered`` or changed there; ``struck`` out of it; ``granted``: who has
+    a token set that this daemon may not have published, for others rotated it or its entry is new here."""
+
+    entered: frozenset[str] = frozenset()
+    struck: frozenset[str] = frozenset()
+    granted: frozenset[str] = frozenset()
+
+
 class Register(Protocol):
     """Grants that were enrolled at run time, kept beside their records. They come to a desk when something is to be
     done for them and leave it again: nothing here costs what grows with how many there are, but `census`, which
@@ -266,6 +276,11 @@ class Register(Protocol):
         ...
 
     async def census(self, now: datetime) -> Census: ...
+
+    async def heard(self) -> Heard:
+        """What others did to it since this store last asked; nothing where nobody else may write. It may tell the same
+        twice, and miss what was written very late: the walk over all of them finds that."""
+        ...
 
 
 class Store(Protocol):

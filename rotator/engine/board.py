@@ -35,6 +35,9 @@ class Desk:
     def is_held(self, now: datetime) -> bool:
         return self.held_until is not None and self.held_until > now
 
+    def is_due(self, now: datetime) -> bool:
+        return self.grant.due_at is not None and self.grant.due_at <= now
+
     @property
     def is_odd(self) -> bool:
         """Whether a sweep must ask it, for the store alone does not tell when."""

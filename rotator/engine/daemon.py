@@ -21,7 +21,8 @@ from rotator.core.tokens import Secret
 from rotator.engine.bus import Bus
 from rotator.engine.crew import shielded
 from rotator.engine.rotation import Result, Wish
-from rotator.engine.scheduler import Scheduler, Timing
+from rotator.engine.scheduler import Scheduler
+from rotator.engine.timing import Timing
 from rotator.engine.tools import Tools
 
 FIRST_PASS = timedelta(seconds=1)

@@ -38,6 +38,11 @@ class Fleet:
     def is_alone(self) -> bool:
         return not self._others
 
+    @property
+    def size(self) -> int:
+        """How many are at work, this one included."""
+        return 1 + len(self._others)
+
     def goes_first(self, name: str) -> bool:
         """Whether this daemon does, for the grant of that name in a herd."""
         ours = _weight(self._owner, name)

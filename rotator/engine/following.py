@@ -63,7 +63,7 @@ class Following:
                 # Left from before, and at work by now.
                 continue
             try:
-                await self._take(name, theirs)
+                await self.take(name, theirs)
             except RotatorError as error:
                 failed = error
             else:
@@ -71,7 +71,8 @@ class Following:
         if failed is not None:
             raise failed
 
-    async def _take(self, name: str, theirs: Grant | None) -> None:
+    async def take(self, name: str, theirs: Grant | None) -> None:
+        """Let it count at its desk, if there is one and nothing is at work. Raises what the store raises."""
         desk, now = self._desks.get(name), self._tools.clock.now()
         if desk is None or (theirs is not None and theirs.identity != desk.grant.identity):
             return

@@ -3,15 +3,28 @@ one and to leave it again costs several times as much as to see that there is no
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
-from rotator.core import policy
 from rotator.core.grants import Grant
 from rotator.core.policy import Moment
 from rotator.core.ports import Enrolment, Publisher, Roster
 from rotator.core.publication import Publication
-from rotator.engine import rotation
+from rotator.engine import listing, rotation
+from rotator.engine.desks import Desks
+from rotator.engine.listing import LeftOut
 from rotator.engine.tools import Tools
+
+
+async def wanting(
+    names: Collection[str], desks: Desks, refused: LeftOut, roster: Roster | None, tools: Tools
+) -> list[str]:
+    """These without those who are at no desk and need none. Raises what the store raises."""
+    assert roster is not None  # noqa: S101 (nobody walks before there is one)
+    absent = [name for name in names if desks.get(name) is None and name not in refused]
+    found = [(refused.make(entry, roster), grant) for entry, grant in await refused.read(absent) if grant is not None]
+    known = [(enrolment, grant) for enrolment, grant in found if enrolment is not None]
+    good = await in_order(known, roster, tools)
+    return [name for name in names if name not in good]
 
 
 async def in_order(found: Iterable[tuple[Enrolment, Grant]], roster: Roster, tools: Tools) -> set[str]:
@@ -34,11 +47,6 @@ def _published(enrolment: Enrolment, grant: Grant, moment: Moment, tools: Tools)
     access = grant.access
     if access is None or not access.is_valid(moment.now) or grant.unproven or grant.due_at is None:
         return None
-    if is_of_the_future(grant, moment) or grant.identity != rotation.identity(enrolment, tools):
+    if listing.is_of_the_future(grant, moment) or grant.identity != rotation.identity(enrolment, tools):
         return None
     return Publication(grant.name, grant.lineage, access)
-
-
-def is_of_the_future(grant: Grant, moment: Moment) -> bool:
-    """Whether it was exchanged later than it is now: wall time was set back, and its expiry cannot be judged."""
-    return grant.exchanged_at is not None and grant.exchanged_at > moment.now + policy.CLOCK_TOLERANCE

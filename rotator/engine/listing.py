@@ -4,12 +4,13 @@ configuration whose name stands there too is found due all the same."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from datetime import datetime
 
-from rotator.core import events
+from rotator.core import events, policy
 from rotator.core.errors import Misconfigured
 from rotator.core.grants import Grant
+from rotator.core.policy import Moment
 from rotator.core.ports import Enrolment, Entry, Register, Roster
 from rotator.engine import rotation
 from rotator.engine.board import Desk
@@ -92,11 +93,52 @@ class LeftOut:
             self.add(enrolment.name, error)
             raise Misconfigured(self._why[enrolment.name]) from None
 
+    def make(self, entry: Entry, roster: Roster) -> Enrolment | None:
+        """None for one that does not fit what is configured, which is left out."""
+        try:
+            return roster.enrolment_of(entry)
+        except Misconfigured as error:
+            self.add(entry.name, error)
+            return None
+
+    async def made(
+        self, entries: Iterable[tuple[Entry, Grant | None]], roster: Roster | None
+    ) -> dict[str, tuple[Enrolment, Grant, bool]]:
+        """What ``roster`` makes of them, what is known of each by that, and whether that is new. Raises what the store
+        raises."""
+        assert roster is not None  # noqa: S101 (nobody is looked for before there is one)
+        made = [(enrolment, grant) for entry, grant in entries if (enrolment := self.make(entry, roster)) is not None]
+        found = {one.name: (one, *await known(one, grant, self._tools)) for one, grant in made}
+        if self._tools.store.follows:
+            await self._undo([one.name for one, grant in made if grant is None], found)
+        return found
+
+    async def _undo(self, enrolled: list[str], found: dict[str, tuple[Enrolment, Grant, bool]]) -> None:
+        """Struck by another daemon before it was enrolled here: he has not seen what we left of it."""
+        register = self._tools.store.register
+        assert register is not None  # noqa: S101 (as above)
+        for name in set(enrolled) - {entry.name for entry in await register.entries(enrolled)}:
+            del found[name]
+            await self._tools.store.retire(name)
+
     async def _record(self, name: str) -> Grant | Misconfigured | None:
         try:
             return await self._tools.store.grant(name)
         except Misconfigured as error:
             return error
+
+
+async def known(enrolment: Enrolment, stored: Grant | None, tools: Tools) -> tuple[Grant, bool]:
+    """The grant to work with, and whether it is new or of another client or user by now. Raises what the store
+    raises."""
+    if stored is not None and stored.identity == rotation.identity(enrolment, tools):
+        return stored, False
+    return await rotation.enrol(enrolment, tools)
+
+
+def is_of_the_future(grant: Grant, moment: Moment) -> bool:
+    """Whether it was exchanged later than it is now: wall time was set back, and its expiry cannot be judged."""
+    return grant.exchanged_at is not None and grant.exchanged_at > moment.now + policy.CLOCK_TOLERANCE
 
 
 class Shadowed:

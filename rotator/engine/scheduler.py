@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -25,21 +24,14 @@ from rotator.engine.crew import Crew
 from rotator.engine.desks import Desks
 from rotator.engine.fleet import Fleet
 from rotator.engine.following import Following
+from rotator.engine.hearing import Hearing
 from rotator.engine.pacing import TOGETHER, Pacing
 from rotator.engine.rotation import Result, Wish
+from rotator.engine.shares import Shares
+from rotator.engine.timing import Timing
 from rotator.engine.tools import Tools
 from rotator.engine.turns import Turns
 from rotator.engine.visits import Visits
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
-    """How often the store is swept and every target is looked at; ``sweep_every`` is also the sweep's deadline.
-    ``follow_every``: how often other daemons are listened to, where the store is shared."""
-
-    sweep_every: timedelta = timedelta(seconds=10)
-    verify_every: timedelta = timedelta(seconds=30)
-    follow_every: timedelta = timedelta(seconds=0.5)
 
 
 class Scheduler:
@@ -66,7 +58,9 @@ class Scheduler:
         self._fleet = Fleet(tools.owner)
         self._turns = Turns(tools, self._crew, self._desks, self._alarm)
         self._following = Following(tools, self._crew, self._desks, self._alarm, self._fleet)
-        self.visits = Visits(tools, self._crew, self._desks, self._turns, self.ring)
+        shares = Shares(self._fleet, self._alarm)
+        self.visits = Visits(tools, self._crew, self._desks, self._turns, shares, self.ring)
+        self._hearing = Hearing(tools, self._crew, self._desks, self.visits, self._following, self.clear_away)
         self._former: list[Roster] = []
         self._pacing = Pacing(shared=tools.store.follows, longest=timing.sweep_every / 2)
         self._moment = tools.clock.moment()
@@ -161,6 +155,8 @@ class Scheduler:
         self._alarm.beat()
         self._turns.let_in()
         self._crew.start(("follow",), self._following.follow)
+        # In the same turn of the loop, and so in the same round trip.
+        self._crew.start(("hear",), self._hearing.hear)
 
     async def _look(self, now: datetime) -> datetime | None:
         """Let everything that is due stand in line; returns when the next becomes due. Raises what the store raises."""

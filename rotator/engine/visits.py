@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
@@ -23,11 +23,12 @@ from rotator.core.health import Census, Listed
 from rotator.core.policy import Moment
 from rotator.core.ports import Enrolment, Entry, Register, Roster
 from rotator.core.pressure import Line
-from rotator.engine import glance, listing, rotation
+from rotator.engine import glance, listing
 from rotator.engine.board import Desk
 from rotator.engine.crew import Crew
 from rotator.engine.desks import Desks
 from rotator.engine.headcount import Headcount
+from rotator.engine.shares import Shares
 from rotator.engine.tools import Tools
 from rotator.engine.turns import Turns
 
@@ -45,20 +46,25 @@ CROWD = 1024
 class Visits:
     """Who of the register is at a desk. ``ring`` asks for a sweep."""
 
-    def __init__(self, tools: Tools, crew: Crew, desks: Desks, turns: Turns, ring: Callable[[], None]) -> None:
+    def __init__(
+        self, tools: Tools, crew: Crew, desks: Desks, turns: Turns, shares: Shares, ring: Callable[[], None]
+    ) -> None:
         self._tools = tools
         self._crew = crew
         self._desks = desks
         self._turns = turns
+        self._shares = shares
         self._ring = ring
         self._roster: Roster | None = None
         self._refused = listing.LeftOut(tools)
         self._shadowed = listing.Shadowed(tools, desks)
         self._hosted: Counter[str] = Counter()
+        # Due, and not in line before the look has ended that brought them.
+        self._called: frozenset[str] = frozenset()
         self._cursor = ""
         self._headcount = Headcount(tools.clock)
         self._strolled: timedelta | None = None
-        # Nobody stands in it: then nothing is asked of it, until somebody is entered (by us: others may not write).
+        # Nobody stands in it: nothing is asked until somebody is entered. (Where others write too the walk goes on.)
         self._vacant = False
         self._entered = 0
         self.walked = tools.store.register is None
@@ -85,8 +91,7 @@ class Visits:
             await self._shadowed.look(register, roster)
         entries = await self._refused.read(guests)
         self._roster = roster
-        made = [(enrolment, grant) for entry, grant in entries if (enrolment := self._make(entry)) is not None]
-        return {one.name: (one, *await self._known(one, grant)) for one, grant in made}
+        return await self._refused.made(entries, roster)
 
     def go_back(self, roster: Roster) -> None:
         """The reload was none: what is made from now on is made by this one again."""
@@ -94,14 +99,15 @@ class Visits:
 
     async def due(self, now: datetime) -> list[Desk]:
         """Those that are due, at their desks. Raises what the store raises."""
-        register, roster = self.register, self._roster
+        register, roster, self._called = self.register, self._roster, frozenset()
         if register is None or roster is None or self._vacant:
             return []
         spare = len(self._refused)
         rooms = {(name, line): room + spare for name in roster.providers for line, room in ROOM.items()}
-        names = await register.due(now, rooms)
+        names = await self._shares.due(register, now, rooms)
+        self._called = frozenset(names)
         # Before the first walk has been everywhere nobody knows what a reboot has left of it.
-        await self._admit(names, trusting=self.walked)
+        await self.admit(names, trusting=self.walked)
         guests = [desk for name in names if (desk := self._desks.get(name)) is not None]
         return [*self._shadowed.due(now), *guests]
 
@@ -127,41 +133,29 @@ class Visits:
         register. Raises Misconfigured for one that is left out."""
         if self._desks.get(name) is None:
             self._refused.forget(name)
-            await self._admit([name])
+            await self.admit([name])
             self._refused.check(name)
 
-    async def _admit(self, names: Sequence[str], *, trusting: bool = False) -> None:
-        """``trusting``: what was published last still stands, as far as is known; the walk will see."""
+    async def admit(self, names: Sequence[str], *, trusting: bool = False) -> None:
+        """Bring these to their desks, where what is saved is published. ``trusting``: for those that are due (else
+        another daemon has rotated them meanwhile) what was published last still stands, as far as is known."""
         register, store = self.register, self._tools.store
         missing = [name for name in names if self._desks.get(name) is None and name not in self._refused]
         if register is None or not missing:
             return
         entries, moment = await self._refused.read(missing), self._tools.clock.moment()
-        for entry, grant in entries:
-            enrolment = self._make(entry)
-            if enrolment is None:
-                continue
-            known, anew = await self._known(enrolment, grant)
-            hooked = not trusting and any(place.judged_by_mark for place in enrolment.targets.values())
-            marks = await store.deliveries(entry.name) if hooked else ()
-            if self._desks.get(entry.name) is None:
-                desk = self._desks.take_in(enrolment, known, marks, anew=anew, trusting=trusting)
-                if glance.is_of_the_future(known, moment):
+        for enrolment, known, anew in (await self._refused.made(entries, self._roster)).values():
+            stands = trusting and known.due_at is not None and known.due_at <= moment.now
+            hooked = not stands and any(place.judged_by_mark for place in enrolment.targets.values())
+            marks = await store.deliveries(enrolment.name) if hooked else ()
+            there = self._desks.get(enrolment.name)
+            if there is not None and known.generation > there.grant.generation:
+                # Brought by somebody else meanwhile, who had read what was stored before.
+                self._desks.saved(known)
+            elif there is None:
+                desk = self._desks.take_in(enrolment, known, marks, anew=anew, trusting=stands)
+                if listing.is_of_the_future(known, moment):
                     self._desks.doubt(desk, moment)
-
-    async def _known(self, enrolment: Enrolment, stored: Grant | None) -> tuple[Grant, bool]:
-        if stored is not None and stored.identity == rotation.identity(enrolment, self._tools):
-            return stored, False
-        # New, or of another client or user by now.
-        return await rotation.enrol(enrolment, self._tools)
-
-    def _make(self, entry: Entry) -> Enrolment | None:
-        assert self._roster is not None  # noqa: S101 (nobody comes before there is one)
-        try:
-            return self._roster.enrolment_of(entry)
-        except Misconfigured as error:
-            self._refused.add(entry.name, error)
-            return None
 
     # --- who goes ----------------------------------------------------------------------------------------------
 
@@ -173,7 +167,7 @@ class Visits:
         busy = self._crew.names(lambda key: len(key) > 1)
         for name in guests:
             desk = self._desks.get(name)
-            if desk is None or name in busy or name in self._hosted:
+            if desk is None or name in busy or name in self._hosted or (name in self._called and desk.is_due(now)):
                 continue
             if name in self._refused:
                 # What it was made of counts no more, not even for what it waits for.
@@ -190,7 +184,8 @@ class Visits:
     def stroll(self, moment: Moment, every: timedelta) -> None:
         """Go on with the walk, once in each ``every``."""
         since = None if self._strolled is None else moment.boottime - self._strolled
-        if self.register is None or self._vacant or (since is not None and policy.ZERO <= since < every):
+        goes = self.register is not None and (not self._vacant or self._tools.store.follows)
+        if not goes or (since is not None and policy.ZERO <= since < every):
             return
         if self._crew.start(("walk",), partial(self.walk, every)) is not None:
             self._strolled = moment.boottime
@@ -213,7 +208,7 @@ class Visits:
                         self._headcount.outdate()
                         self._ring()
                     return
-                self._cursor = page[-1].name
+                self._cursor, self._vacant = page[-1].name, False
         except RotatorError:
             # The next sweep goes on; that the store is away is told by those who need it more.
             return
@@ -229,22 +224,12 @@ class Visits:
         ]
         self._shadowed.note([one.name for one in page])
         # Those who do come are read once more: meanwhile they may have been rotated.
-        names = await self._left_of(names)
+        names = await glance.wanting(names, self._desks, self._refused, self._roster, self._tools)
         await self._wake(names)
         looked = set(names)
         await self._crew.quiet(lambda key: key[0] == "deliver" and key[1] in looked)
         self.release()
         return page
-
-    async def _left_of(self, names: Sequence[str]) -> list[str]:
-        """These without those who are at no desk and need none."""
-        roster = self._roster
-        assert roster is not None  # noqa: S101 (nobody walks before there is one)
-        absent = [name for name in names if self._desks.get(name) is None and name not in self._refused]
-        found = [(self._make(entry), grant) for entry, grant in await self._refused.read(absent) if grant is not None]
-        known = [(enrolment, grant) for enrolment, grant in found if enrolment is not None]
-        good = await glance.in_order(known, roster, self._tools)
-        return [name for name in names if name not in good]
 
     # --- orders ------------------------------------------------------------------------------------------------
 
@@ -261,22 +246,34 @@ class Visits:
                     mend="rename one of the two; the configuration counts",
                 )
         await register.enter(entries)
-        # Not those of before alone: a reload may have come between.
-        self._shadowed.note([entry.name for entry in entries])
-        # After the write: a walk that had asked before it may have found nobody.
-        self._vacant = False
-        self._entered += 1
-        for entry in entries:
-            self._refused.forget(entry.name)
+        self._note_entered([entry.name for entry in entries])
         found = await asyncio.gather(*map(self._refused.enrol, made))
         self._desks.remake({one.name: (one, *known) for one, known in zip(made, found, strict=True)})
         await self._wake([grant.name for grant, anew in found if anew or grant.due_at is None])
         self._headcount.outdate()
         self._ring()
 
+    def _note_entered(self, names: Collection[str]) -> None:
+        """These stand in it now."""
+        # Not those of before alone: a reload may have come between.
+        self._shadowed.note(names)
+        # After the write: a walk that had asked before it may have found nobody.
+        self._vacant = False
+        self._entered += 1
+        for name in names:
+            self._refused.forget(name)
+
+    async def renew(self, names: Collection[str]) -> None:
+        """Others entered these, or changed them. Raises what the store raises."""
+        self._note_entered(names)
+        if guests := [name for name in self._desks.guests() if name in names]:
+            self._desks.remake(await self._refused.made(await self._refused.read(guests), self._roster))
+        self._headcount.outdate()
+        self._ring()
+
     async def _wake(self, names: Sequence[str]) -> None:
         """Bring them to their desks, and those in line that rest until their credentials change: they may just have."""
-        await self._admit(names)
+        await self.admit(names)
         moment = self._tools.clock.moment()
         for name in names:
             desk = self._desks.get(name)
@@ -289,9 +286,13 @@ class Visits:
         register = self.register
         if register is None or not await register.strike(name):
             return False
+        await self.struck(name)
+        return True
+
+    async def struck(self, name: str) -> None:
+        """It stands in the register no more: let it go, after what is in flight for it."""
         self._shadowed.struck(name)
         await self._crew.quiet(lambda key: key[1:2] == (name,))
         if name in set(self._desks.guests()):
             self._desks.let_go(name)
         self._headcount.outdate()
-        return True

@@ -18,7 +18,7 @@ from rotator.core.errors import Overtaken, Unavailable
 from rotator.core.grants import Grant
 from rotator.core.health import Census, Listed
 from rotator.core.policy import Moment
-from rotator.core.ports import Clock, Delivery, Dice, Entry, Lease
+from rotator.core.ports import Clock, Delivery, Dice, Entry, Heard, Lease
 from rotator.core.pressure import Line
 
 MINUTE = timedelta(minutes=1)
@@ -233,6 +233,10 @@ class MemoryRegister:
             resting=sum(one.due_at is None and one.name in self._shelf().grants for one in listed),
             overdue=sum(one.due_at is not None and one.due_at <= now - MINUTE for one in listed),
         )
+
+    async def heard(self) -> Heard:
+        """Nobody else writes here."""
+        return Heard()
 
     def _listed(self) -> list[Listed]:
         return [self._line(entry) for _, entry in sorted(self._shelf().entries.items())]

@@ -13,7 +13,7 @@ import pytest
 
 from rotator.core.grants import OutcomeClass, Trouble
 from rotator.core.health import Census, Listed
-from rotator.core.ports import Entry, Register, Store
+from rotator.core.ports import Entry, Heard, Register, Store
 from rotator.core.pressure import Line
 from tests.contracts import stores
 from tests.contracts.stores import NOW, Harness, granted, new
@@ -23,8 +23,11 @@ LEASE = timedelta(seconds=45)
 ENTRIES = [Entry(name, "p", f'{{"client_id": "{name}"}}') for name in ("a", "b", "c", "d", "e")]
 
 
-@pytest.fixture(params=[*stores.HARNESSES])
+@pytest.fixture(params=[*stores.HARNESSES, "postgres"])
 def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Harness]:
+    if request.param == "postgres":
+        yield stores.PostgresHarness(request.getfixturevalue("database_server"))
+        return
     with stores.HARNESSES[request.param](tmp_path) as made:
         yield made
 
@@ -155,5 +158,31 @@ def test_a_grant_that_is_retired_stays_in_it_until_it_is_struck(harness: Harness
         await store.enrol(new("a"))
         assert await store.retire("a")
         assert await register.page("", 9) == [Listed("a", "p", 0, None, None)]
+
+    tell(harness, story)
+
+
+def test_of_one_name_in_an_order_the_last_counts_and_nobody_is_told_of_his_own_doing(harness: Harness) -> None:
+    async def story(store: Store, register: Register) -> None:
+        await register.heard()
+        changed = Entry("a", "p", '{"client_id": "other"}')
+        await register.enter([*ENTRIES, changed])
+        assert await register.entries(["a"]) == [changed]
+        await store.save(granted(await store.enrol(new("a"))), expected=0, lease=None, now=NOW)
+        await register.strike("b")
+        assert await register.heard() == Heard()
+
+    tell(harness, story)
+
+
+def test_who_is_entered_once_more_after_it_was_struck_is_in_it(harness: Harness) -> None:
+    async def story(store: Store, register: Register) -> None:
+        await register.enter(ENTRIES[:1])
+        await store.enrol(new("a"))
+        assert await register.strike("a")
+        assert await register.due(NOW, {("p", Line.MISSING): 9}) == []
+        await register.enter(ENTRIES[:1])
+        assert await register.due(NOW, {("p", Line.MISSING): 9}) == ["a"]
+        assert await store.due(NOW, 9) == []
 
     tell(harness, story)

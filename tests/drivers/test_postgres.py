@@ -16,12 +16,12 @@ import psycopg
 import pytest
 
 from rotator.core import errors
-from rotator.core.ports import Delivery
+from rotator.core.ports import Delivery, Entry
 from rotator.core.tokens import Secret
 from rotator.drivers import seal
 from rotator.drivers.postgres import schema
 from rotator.drivers.postgres.link import Address, Link
-from rotator.drivers.postgres.schema import MIGRATIONS, Migration
+from rotator.drivers.postgres.schema import MIGRATIONS, VERSION, Migration
 from rotator.drivers.postgres.store import PostgresStore
 from tests.contracts.stores import NOW, FakeClock, FakeDice, granted, intent, new
 from tests.drivers.test_http_tls import Authorities, Authority, authorities  # noqa: F401 (a fixture)
@@ -345,6 +345,9 @@ def test_a_role_that_owns_nothing_will_do(database_server: Postgres, url: str) -
         await store.delivered(Delivery("other", "app", "vault:a", grant.lineage, 1, NOW, "mark"))
         await store.news(["other"])
         assert await store.fleet("me") == {"me"}
+        await store.register.enter([Entry("entered", "p", "{}")])
+        await store.register.heard()
+        assert await store.register.strike("entered")
         await store.forget("other", "vault:a")
         assert await store.retire("other") is True
         assert await store.high_water() is not None
@@ -463,8 +466,9 @@ def certify(server: Postgres, ca: Authority) -> None:
 
 # --- the tables ----------------------------------------------------------------------------------------------------
 
-LATER = Migration(2, 1, ("ALTER TABLE rotator_grants ADD COLUMN IF NOT EXISTS colour text NOT NULL DEFAULT 'blue'",))
-MUCH_LATER = Migration(3, 3, ("ALTER TABLE rotator_grants DROP COLUMN IF EXISTS colour",))
+NEXT = VERSION + 1
+LATER = Migration(NEXT, 1, ("ALTER TABLE rotator_grants ADD COLUMN IF NOT EXISTS colour text NOT NULL DEFAULT 'blue'",))
+MUCH_LATER = Migration(NEXT + 1, NEXT + 1, ("ALTER TABLE rotator_grants DROP COLUMN IF EXISTS colour",))
 
 
 def migrate(url: str, *more: Migration) -> None:
@@ -491,7 +495,7 @@ def test_many_daemons_that_start_together_make_the_tables_once(database_server: 
 
     asyncio.run(run())
     rows = database_server.do("SELECT version FROM rotator_migrations ORDER BY version", url.rpartition("/")[2])
-    assert rows == [(0,), (1,)]
+    assert rows == [(0,), *((one.version,) for one in MIGRATIONS)]
 
 
 def test_an_older_daemon_works_on_beside_a_newer_one_until_a_step_takes_away_what_it_needs(url: str) -> None:
@@ -503,7 +507,7 @@ def test_an_older_daemon_works_on_beside_a_newer_one_until_a_step_takes_away_wha
         async with opened(url) as older:
             assert await older.grant("billing") == granted(grant)
         await asyncio.to_thread(migrate, url, LATER, MUCH_LATER)
-        with pytest.raises(errors.StateDamaged, match="needs a rotator that knows 3"):
+        with pytest.raises(errors.StateDamaged, match=f"needs a rotator that knows {NEXT + 1}"):
             async with opened(url):
                 pass
 
@@ -516,7 +520,7 @@ def test_a_step_that_was_cut_short_is_run_again(database_server: Postgres, url: 
         migrate(url, broken)
     migrate(url, LATER)
     rows = database_server.do("SELECT max(version) FROM rotator_migrations", url.rpartition("/")[2])
-    assert rows == [(2,)]
+    assert rows == [(NEXT,)]
 
 
 def test_who_only_reads_makes_nothing(database_server: Postgres, url: str) -> None:

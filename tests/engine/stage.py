@@ -17,7 +17,7 @@ from rotator.core.pressure import Limits
 from rotator.core.tokens import Secret
 from rotator.engine.bus import Bus
 from rotator.engine.daemon import Daemon, Parts
-from rotator.engine.scheduler import Timing
+from rotator.engine.timing import Timing
 from rotator.lab import world
 from rotator.lab.memory import MemoryStore
 

@@ -18,7 +18,7 @@ from rotator.core.grants import Grant, Kind, Outcome, OutcomeClass
 from rotator.core.policy import Budget, Reuse, Rules
 from rotator.core.ports import TokenRequest
 from rotator.core.publication import Publication, Settled
-from rotator.engine.scheduler import Timing
+from rotator.engine.timing import Timing
 from rotator.lab.memory import MemoryStore
 from rotator.lab.world import MemoryPublisher
 from tests.engine.stage import HOUR, MINUTE, SECOND, Stage, granted, play

@@ -16,7 +16,7 @@ from rotator.core.policy import Rules
 from rotator.core.ports import Enrolment, TokenRequest
 from rotator.core.pressure import LONGEST_PAUSE, OPENS_AFTER, Limits
 from rotator.core.publication import Publication
-from rotator.engine.scheduler import Timing
+from rotator.engine.timing import Timing
 from rotator.lab import world
 from tests.engine.stage import HOUR, MINUTE, SECOND, Stage, failing, play
 

@@ -12,7 +12,7 @@ import pytest
 from rotator.core import errors, health
 from rotator.core.grants import OutcomeClass
 from rotator.engine.daemon import Daemon
-from rotator.engine.scheduler import Timing
+from rotator.engine.timing import Timing
 from rotator.lab.memory import MemoryStore
 from tests.engine.stage import HOUR, MINUTE, SECOND, Stage, failing, play
 

@@ -29,11 +29,13 @@ QUICK = Limits(in_flight=64, per_second=1000)
 class Registry(Stage):
     """A stage whose grants stand in the register; each has a place of its own, which outlives every visit."""
 
-    def __init__(self, *residents: str, limits: Limits = QUICK, clock: world.VirtualClock | None = None) -> None:
+    def __init__(
+        self, *residents: str, limits: Limits = QUICK, clock: world.VirtualClock | None = None, worn: Worn | None = None
+    ) -> None:
         self.places: dict[str, world.MemoryPublisher] = {}
         self.made = 0
         clock = clock or world.VirtualClock()
-        self.worn = Worn(clock=clock, dice=world.SeededDice(2))
+        self.worn = worn or Worn(clock=clock, dice=world.SeededDice(2))
         super().__init__(*(residents or ("resident",)), limits=limits, clock=clock, store=self.worn)
         self.roster.registered = self.registered
 

@@ -73,6 +73,8 @@ class Machine:
     folder: Path
     popen: subprocess.Popen[bytes] | None = None
     lives: int = 0
+    # What the daemon is run by: a name of its own for the machine, say.
+    before: tuple[str, ...] = ()
     away: list[tuple[float, float]] = field(default_factory=list)
 
     @property
@@ -95,14 +97,27 @@ class Machine:
 
     def start(self) -> None:
         self.lives += 1
-        folders = {"HOME": "home", "STATE_DIRECTORY": "state", "RUNTIME_DIRECTORY": "run"}
-        environ = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
-        environ |= {name: str(self.folder / folder) for name, folder in folders.items()}
         with (self.folder / f"log-{self.lives:03}").open("wb") as log:
             self.popen = subprocess.Popen(
-                [sys.executable, "-m", "rotator", "run", "--config", str(self.folder / "rotator.toml")],
-                env=environ, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            )  # fmt: skip
+                self._words("run"), env=self._environ, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
+    def rotator(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """A command on this machine."""
+        return subprocess.run(
+            self._words(*words), env=self._environ, cwd=self.folder, stdin=subprocess.DEVNULL, capture_output=True,
+            text=True, timeout=PATIENCE, check=False,
+        )  # fmt: skip
+
+    def _words(self, *words: str) -> list[str]:
+        config = str(self.folder / "rotator.toml")
+        return [*self.before, sys.executable, "-m", "rotator", *words, "--config", config]
+
+    @property
+    def _environ(self) -> dict[str, str]:
+        folders = {"HOME": "home", "STATE_DIRECTORY": "state", "RUNTIME_DIRECTORY": "run"}
+        environ = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
+        return environ | {name: str(self.folder / folder) for name, folder in folders.items()}
 
     def health(self) -> dict[str, Any] | None:
         """What the daemon says of itself; None while it does not answer."""
@@ -140,9 +155,15 @@ class Machine:
 
 
 @contextmanager
-def fleet(folder: Path, count: int, wish: Wish, served: Served, state: str) -> Iterator[list[Machine]]:
-    """``count`` machines whose daemons run; no process outlives the block."""
+def fleet(
+    folder: Path, count: int, wish: Wish, served: Served, state: str, *, named: bool = False
+) -> Iterator[list[Machine]]:
+    """``count`` machines whose daemons run; no process outlives the block. ``named``: each has a name of its own, where
+    we may give one."""
     machines = [Machine(folder / f"machine-{number}") for number in range(count)]
+    if named and os.geteuid() == 0:
+        for number, one in enumerate(machines):
+            one.before = ("unshare", "--uts", "sh", "-c", f'hostname machine-{number}; exec "$@"', "sh")
     try:
         for one in machines:
             one.settle(wish, served, state)
@@ -158,7 +179,8 @@ def watch_orphans(state: str, since: float, within: float) -> list[float]:
     after that it was given back or taken over. Waits until that is so for all; a lease that nobody takes over within
     ``within`` seconds fails the test. (One that could not be given back after its work was done is no orphan: it runs
     out, and the grant is not due for long.)"""
-    sql, ends = "SELECT name, owner, fence FROM rotator_grants WHERE owner <> '' AND due_at <= %s", list[float]()
+    ends = list[float]()
+    sql = "SELECT name, owner, fence FROM rotator_grants WHERE owner <> '' AND COALESCE(due_at, visit_at) <= %s"
     due = (int(since * 1_000_000),)
     with psycopg.connect(f"{state}?application_name=witness", autocommit=True) as eye:
         held = set(eye.execute(sql, due).fetchall())

@@ -50,12 +50,13 @@ class Following:
         self._beat_at: timedelta | None = None
         self._owner: str | None = None
 
+    # With clock_timestamp(), which moves while a statement runs, no index would serve. Of the register `Changes` tells.
     # The record of what was written since the last look, unless we wrote it; the rest of the window was mostly seen.
     WRITTEN: LiteralString = """
         SELECT name, generation, written_at, lineage,
             CASE WHEN written_at > %s::timestamptz AND name <> ALL(%b::text[]) THEN record END
-        FROM rotator_grants WHERE written_at > clock_timestamp() - %s::interval"""
-    ALL: LiteralString = "SELECT name, generation, written_at, lineage, NULL FROM rotator_grants"
+        FROM rotator_grants WHERE written_at > statement_timestamp() - %s::interval AND provider IS NULL"""
+    ALL: LiteralString = "SELECT name, generation, written_at, lineage, NULL FROM rotator_grants WHERE provider IS NULL"
     LEASED: LiteralString = "SELECT name, owner, fence, span, boot_id, until FROM rotator_grants WHERE owner <> ''"
     NOW: LiteralString = "SELECT clock_timestamp()"
     RECORDS: LiteralString = (
@@ -80,6 +81,7 @@ class Following:
         gone: list[str] = []
         if compare:
             gone = [name for name in names if name not in found and name not in ours and known.get(name) is not None]
+            gone = await self._lacking(gone)
             pause = max(COMPARED_EVERY, timedelta(seconds=len(found) / COMPARED_A_SECOND))
             self._compare_at = moment.boottime + pause
         for name in gone:
@@ -106,6 +108,14 @@ class Following:
         if window >= LONG_OVERLAP:
             self._long_at = moment.boottime + LONG_EVERY
         return rows
+
+    REGISTERED: LiteralString = "SELECT name FROM rotator_grants WHERE name = ANY(%b::text[])"
+
+    async def _lacking(self, names: list[str]) -> list[str]:
+        """Those of them that are not merely of the register by now."""
+        (rows,) = await self._ask((self.REGISTERED, (names,))) if names else ((),)
+        found = {name for (name,) in rows}
+        return [name for name in names if name not in found]
 
     async def _read(self, found: Rows) -> dict[str, Grant]:
         rows = [row for row in found if row[4] is not None]

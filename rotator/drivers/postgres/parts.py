@@ -6,9 +6,10 @@ import hashlib
 from contextlib import suppress
 from typing import LiteralString
 
-from rotator.core.errors import Overtaken, RotatorError
+from rotator.core.errors import RotatorError
 from rotator.core.ports import Clock, Dice
-from rotator.drivers.postgres import schema, writing
+from rotator.drivers.postgres import anew, entering, schema, writing
+from rotator.drivers.postgres.changes import Changes
 from rotator.drivers.postgres.claims import Sights
 from rotator.drivers.postgres.failures import NoState
 from rotator.drivers.postgres.following import Following
@@ -24,26 +25,27 @@ class Parts:
     """A lane for what is written, and one for looking: a long look holds up no save. ``writes`` is False for who only
     reads."""
 
-    def __init__(self, address: Address, clock: Clock, dice: Dice, forms: Forms, *, writes: bool) -> None:
+    def __init__(self, address: Address, clock: Clock, dice: Dice, forms: Forms, host: str, *, writes: bool) -> None:
         self._dice = dice
         self._forms = forms
-        self._writes = writes
+        self.writes = writes
         self._place = address.place
         self.link = Link(address, clock, dice, writes=writes)
         self.looks = Link(address, clock, dice, writes=writes)
         self.known, self.sights = Known(), Sights()
         self.writing, self.reading = Lane(self.link), Lane(self.looks)
         self.following = Following(self.reading, self.writing, self.looks, clock, forms, self.known, self.sights)
+        self.changes = Changes(self.reading, self.writing, clock, self.known, host)
         self.do = writing.Do()
         self.save = writing.Save(forms, self.known)
         self.take = writing.Take(forms, self.sights, clock.moment)
         self.give_back = writing.GiveBack()
         self.deliver = writing.Deliver()
-        self.enrol = writing.Enrol(forms, self.known)
+        self.enrol = entering.Enrol(forms, self.known)
 
     async def open(self) -> bytes:
         """Make or check the tables, prove the seal, and return the installation's key."""
-        await schema.prepare(self.link, read_only=not self._writes)
+        await schema.prepare(self.link, read_only=not self.writes)
         key, probe = await self._meta()
         await self._prepare_seal(probe)
         return key
@@ -73,7 +75,7 @@ class Parts:
         """The key, made where there is none, and the sealed word. Where another daemon is first, his counts."""
         key = hashlib.sha256(":".join(self._dice.name() for _ in range(KEY_NAMES)).encode()).digest()
         make: Statement = "INSERT INTO rotator_meta (id, key) VALUES (1, %s) ON CONFLICT (id) DO NOTHING", (key,)
-        *_, rows = await self.write(*([make] if self._writes else []), (self.META, ()))
+        *_, rows = await self.write(*([make] if self.writes else []), (self.META, ()))
         if not rows:
             raise NoState(f"there is no state {self._place} yet", mend="start the daemon (`rotator run`)")
         return bytes(rows[0][0]), str(rows[0][1])
@@ -84,25 +86,13 @@ class Parts:
         (rows,) = await self.write((self.LATEST, ()))
         await seal.prepare([*(row[0] for row in rows), *([probe] if probe else [])])
         closed = seal.close(PROBE, "probe")
-        if probe or not self._writes or closed == PROBE:
+        if probe or not self.writes or closed == PROBE:
             return
         put: Statement = "UPDATE rotator_meta SET probe = %s WHERE id = 1 AND probe = ''", (closed,)
         *_, rows = await self.write(put, (self.META, ()))
         await seal.prepare([str(rows[0][1])])
 
-    ALL: LiteralString = "SELECT name, lineage, generation, record FROM rotator_grants"
-    ANEW: LiteralString = """
-        UPDATE rotator_grants AS g SET record = i.record FROM unnest(%b::text[], %b::text[], %b::text[])
-            AS i (name, before, record) WHERE g.name = i.name AND g.record = i.before RETURNING g.name"""
-
     async def seal_anew(self) -> int:
         """See `PostgresStore.seal_anew`."""
-        (rows,) = await self.read((self.ALL, ()))
-        seal = self._forms.seal
-        await seal.prepare([row[3] for row in rows], anew=True)
-        sealed = [self._forms.write(self._forms.read(*row)) for row in rows]
-        probe: Statement = "UPDATE rotator_meta SET probe = %s", (seal.close(PROBE, "probe"),)
-        done, _ = await self.write((self.ANEW, ([row[0] for row in rows], [row[3] for row in rows], sealed)), probe)
-        if len(done) != len(rows):
-            raise Overtaken("a daemon wrote to the state meanwhile", mend="stop every daemon, then run it again")
-        return len(rows)
+        probe: Statement = "UPDATE rotator_meta SET probe = %s", (PROBE,)
+        return await anew.seal(self.link, self._forms.seal, probe)

@@ -56,6 +56,32 @@ MIGRATIONS = (
         """CREATE TABLE IF NOT EXISTS rotator_daemons (
             owner text PRIMARY KEY, beat bigint NOT NULL, seen_at timestamptz NOT NULL)""",
     )),
+    Migration(2, 1, (
+        # provider is that of a grant of the register, NULL for all others. When one of the register is due stands in
+        # visit_at and not in due_at, where an older daemon would take it for a grant that nobody configures any more.
+        # granted_at is the server's clock at the last generation; expires_at is there to be counted.
+        "ALTER TABLE rotator_grants ADD COLUMN IF NOT EXISTS provider text",
+        "ALTER TABLE rotator_grants ADD COLUMN IF NOT EXISTS line bigint NOT NULL DEFAULT 0",
+        "ALTER TABLE rotator_grants ADD COLUMN IF NOT EXISTS visit_at bigint",
+        "ALTER TABLE rotator_grants ADD COLUMN IF NOT EXISTS expires_at bigint",
+        "ALTER TABLE rotator_grants ADD COLUMN IF NOT EXISTS granted_at timestamptz",
+        # Grants that are enrolled at run time; text is sealed as records are. entered_at is the server's clock.
+        """CREATE TABLE IF NOT EXISTS rotator_register (
+            name text PRIMARY KEY, provider text NOT NULL, text text NOT NULL, entered_at timestamptz NOT NULL)""",
+        # Who was taken out of it lately, for daemons that have not heard of it yet.
+        "CREATE TABLE IF NOT EXISTS rotator_struck (name text PRIMARY KEY, struck_at timestamptz NOT NULL)",
+    )),
+    # Of columns that an earlier transaction made: not every server makes both in one.
+    Migration(3, 1, (
+        "CREATE INDEX IF NOT EXISTS rotator_grants_in_line ON rotator_grants (provider, line, visit_at, name) "
+        "WHERE visit_at IS NOT NULL",
+        "CREATE INDEX IF NOT EXISTS rotator_grants_residents ON rotator_grants (name) WHERE provider IS NULL",
+        "CREATE INDEX IF NOT EXISTS rotator_grants_at ON rotator_grants (at)",
+        "CREATE INDEX IF NOT EXISTS rotator_deliveries_at ON rotator_deliveries (at)",
+        "CREATE INDEX IF NOT EXISTS rotator_deliveries_expired ON rotator_deliveries (expires_at)",
+        "CREATE INDEX IF NOT EXISTS rotator_register_entered ON rotator_register (entered_at)",
+        "CREATE INDEX IF NOT EXISTS rotator_struck_at ON rotator_struck (struck_at)",
+    )),
 )  # fmt: skip
 VERSION = MIGRATIONS[-1].version
 
@@ -75,6 +101,9 @@ async def prepare(link: Link, *, read_only: bool, migrations: Sequence[Migration
             if found is not None and found[0] >= migrations[-1].version:
                 return
             if read_only:
+                if found is not None:
+                    # The tables of before: a step that an older daemon bears adds only what it does not ask for.
+                    return
                 raise NoState(f"there is no state {link.place} yet", mend="start the daemon (`rotator run`)")
             await _migrate(connection, migrations, link.place)
             return
@@ -108,12 +137,12 @@ async def _migrate(connection: psycopg.AsyncConnection[TupleRow], migrations: Se
     await connection.execute(
         "INSERT INTO rotator_migrations (version, oldest) VALUES (0, 0) ON CONFLICT (version) DO NOTHING"
     )
-    async with connection.transaction():
-        # Whoever comes second waits here, and then finds it done.
-        await connection.execute("SELECT version FROM rotator_migrations WHERE version = 0 FOR UPDATE")
-        found = await _version(connection)
-        _admit(found, migrations, place)
-        for one in migrations:
+    for one in migrations:
+        async with connection.transaction():
+            # Whoever comes second waits here, and then finds it done.
+            await connection.execute("SELECT version FROM rotator_migrations WHERE version = 0 FOR UPDATE")
+            found = await _version(connection)
+            _admit(found, migrations, place)
             if found is not None and one.version <= found[0]:
                 continue
             for statement in one.statements:

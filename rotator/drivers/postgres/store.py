@@ -17,6 +17,7 @@ from rotator.drivers.postgres import writing
 from rotator.drivers.postgres.forms import Forms
 from rotator.drivers.postgres.link import Address, Rows, Statement
 from rotator.drivers.postgres.parts import Parts
+from rotator.drivers.postgres.register import PostgresRegister
 
 # How long the place of a file on another machine is kept in mind after its token expired.
 STALE = timedelta(days=1)
@@ -40,8 +41,6 @@ class PostgresStore:
     and writes raise Unavailable. All calls come from one event loop."""
 
     follows = True
-    # Grants of a fleet are configured at each daemon, or stand in Vault (`[discovery.vault]`).
-    register = None
 
     def __init__(
         self,
@@ -66,6 +65,7 @@ class PostgresStore:
         self._steps = count(1)
         # What was saved and never answered, by grant.
         self._unsure: dict[str, Grant] = {}
+        self.register = PostgresRegister(self._open_parts, self._writable, self._forms)
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -82,7 +82,7 @@ class PostgresStore:
             return
         if self._lock is not None:
             self._lock.take(self._clock.now())
-        self._parts = Parts(self._address, self._clock, self._dice, self._forms, writes=not self._read_only)
+        self._parts = Parts(self._address, self._clock, self._dice, self._forms, self._host, writes=not self._read_only)
         try:
             self._key = await self._parts.open()
         except BaseException:
@@ -123,12 +123,14 @@ class PostgresStore:
         return [self._forms.read(*row) for row in sorted(rows)]
 
     async def due(self, now: datetime, limit: int) -> Sequence[str]:
-        sql: LiteralString = "SELECT due_at, name FROM rotator_grants WHERE due_at <= %s ORDER BY due_at LIMIT %s"
+        sql: LiteralString = """
+            SELECT due_at, name FROM rotator_grants WHERE due_at <= %s AND provider IS NULL ORDER BY due_at LIMIT %s"""
         (rows,) = await self._read((sql, (records.stamp(now), limit)))
         return [name for _, name in sorted(rows)]
 
     async def next_due(self, after: datetime) -> datetime | None:
-        sql: LiteralString = "SELECT due_at FROM rotator_grants WHERE due_at > %s ORDER BY due_at LIMIT 1"
+        sql: LiteralString = """
+            SELECT due_at FROM rotator_grants WHERE due_at > %s AND provider IS NULL ORDER BY due_at LIMIT 1"""
         (rows,) = await self._read((sql, (records.stamp(after),)))
         return records.time(rows[0][0]) if rows else None
 
@@ -212,8 +214,8 @@ class PostgresStore:
         return bool(rows) or again
 
     async def seal_anew(self) -> int:
-        """Write every record under the seal as it is configured now, all or none; how many. For when no daemon runs:
-        one that wrote meanwhile makes it raise Overtaken."""
+        """Write every record and entry under the seal as it is configured now, all or none; how many. For when no
+        daemon runs: one that wrote meanwhile makes it raise Overtaken."""
         return await self._writable().seal_anew()
 
     # --- the way there -----------------------------------------------------------------------------------------

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import LiteralString
 
-from rotator.core import records
+from rotator.core import pressure, records
 from rotator.core.errors import Overtaken
 from rotator.core.grants import Grant
 from rotator.core.policy import Moment
 from rotator.core.ports import Delivery, Lease
 from rotator.drivers.postgres import claims
 from rotator.drivers.postgres.claims import Sights
-from rotator.drivers.postgres.forms import Forms, Known
+from rotator.drivers.postgres.forms import MARK, Forms, Known
 from rotator.drivers.postgres.lane import Job
 from rotator.drivers.postgres.link import Rows, Statement
 
@@ -46,15 +46,20 @@ class Save:
         self._why = _WhyNotSaved(forms, known)
 
     SQL: LiteralString = """
-        UPDATE rotator_grants AS g SET lineage = i.lineage, generation = i.generation, due_at = i.due_at,
+        UPDATE rotator_grants AS g SET lineage = i.lineage, generation = i.generation,
+            due_at = CASE WHEN g.provider IS NULL THEN i.due_at END,
+            visit_at = CASE WHEN g.provider IS NOT NULL THEN i.due_at END, line = i.line, expires_at = i.expires_at,
             record = i.record, at = GREATEST(g.at, i.at), written_at = clock_timestamp(),
+            granted_at = CASE WHEN i.granted THEN clock_timestamp() ELSE g.granted_at END,
             step = CASE WHEN g.owner = i.owner AND g.fence = i.fence THEN i.step ELSE g.step END
         FROM unnest(%b::text[], %b::text[], %b::bigint[], %b::bigint[], %b::text[], %b::bigint[], %b::boolean[],
-                %b::boolean[], %b::text[], %b::bigint[], %b::bigint[], %b::bigint[])
-            AS i (name, lineage, generation, due_at, record, expected, anew, granted, owner, fence, step, at)
+                %b::boolean[], %b::text[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[])
+            AS i (name, lineage, generation, due_at, record, expected, anew, granted, owner, fence, step, at, line,
+                expires_at)
         WHERE g.name = i.name AND g.generation = i.expected AND (g.lineage = i.lineage OR i.anew)
             AND (i.granted OR i.owner = '' OR (g.owner = i.owner AND g.fence = i.fence AND g.step < i.step))
-        RETURNING g.name, g.generation, g.written_at"""
+        RETURNING g.name, g.generation, CASE WHEN g.provider IS NULL THEN g.written_at ELSE g.granted_at END,
+            g.provider IS NOT NULL"""
 
     def ask(self, jobs: Sequence[Job]) -> list[Statement]:
         orders: list[Saving] = [job.order for job in jobs]
@@ -62,19 +67,20 @@ class Save:
         leases = [one.lease for one in orders]
         return [(self.SQL, (
             [one.name for one in grants], [one.lineage for one in grants], [one.generation for one in grants],
-            [None if one.due_at is None else records.stamp(one.due_at) for one in grants],
-            [one.text for one in orders], [one.expected for one in orders],
+            [stamp(one.due_at) for one in grants], [one.text for one in orders], [one.expected for one in orders],
             [records.starts_anew(one) for one in grants],
             [one.grant.generation > one.expected for one in orders],
             ["" if one is None else one.owner for one in leases], [0 if one is None else one.fence for one in leases],
-            [one.step for one in orders], [one.at for one in orders],
+            [one.step for one in orders], [one.at for one in orders], [pressure.line(one).value for one in grants],
+            [expiry(one) for one in grants],
         ))]  # fmt: skip
 
     def hear(self, jobs: Sequence[Job], answers: Sequence[Rows]) -> None:
-        saved = {name: (generation, written_at) for name, generation, written_at in answers[0]}
+        saved = {name: mark for name, *mark in answers[0]}
         for job in jobs:
             if job.name in saved:
-                self._known.note(job.name, saved[job.name])
+                generation, at, registered = saved[job.name]
+                self._known.note(job.name, (generation, at), registered=registered)
                 job.done()
             else:
                 job.kind = self._why
@@ -88,7 +94,7 @@ class _WhyNotSaved:
         self._known = known
 
     SQL: LiteralString = (
-        "SELECT name, lineage, generation, record, written_at FROM rotator_grants WHERE name = ANY(%b::text[])"
+        "SELECT" + MARK + ", g.lineage, g.record FROM rotator_grants AS g WHERE g.name = ANY(%b::text[])"
     )
 
     def ask(self, jobs: Sequence[Job]) -> list[Statement]:
@@ -100,11 +106,13 @@ class _WhyNotSaved:
             order: Saving = job.order
             row = found.get(job.name)
             try:
-                if row is not None and (job.again or order.unsure) and self._forms.read(*row[:4]) == order.grant:
-                    self._known.note(job.name, (row[2], row[4]))
-                    job.done()
-                    continue
-                records.admit(None if row is None else (row[1], row[2]), order.grant, order.expected)
+                if row is not None and (job.again or order.unsure):
+                    name, generation, at, registered, lineage, record = row
+                    if self._forms.read(name, lineage, generation, record) == order.grant:
+                        self._known.note(name, (generation, at), registered=registered)
+                        job.done()
+                        continue
+                records.admit(None if row is None else (row[4], row[1]), order.grant, order.expected)
                 raise Overtaken(f"the lease of {job.name} is no longer ours: another daemon took over")
             except Exception as error:  # noqa: BLE001 (carried to whoever waits)
                 job.failed(error)
@@ -135,7 +143,10 @@ class Take:
             FOR UPDATE OF g SKIP LOCKED
         )
         UPDATE rotator_grants AS g SET owner = w.owner, fence = g.fence + 1, step = 0, span = w.span,
-            boot_id = w.boot_id, until = w.until
+            boot_id = w.boot_id, until = w.until,
+            -- A daemon that knows no register has written when one of it is due as for all others.
+            visit_at = CASE WHEN g.provider IS NOT NULL THEN COALESCE(g.due_at, g.visit_at) END,
+            due_at = CASE WHEN g.provider IS NULL THEN g.due_at END
         FROM free, wanted AS w WHERE g.name = free.name AND w.name = g.name
         RETURNING g.name, g.lineage, g.generation, g.record, g.fence"""
 
@@ -240,46 +251,6 @@ class Deliver:
             job.done()
 
 
-class Enrol:
-    """``order`` is the grant, its text and the time. What is there is kept, and told."""
-
-    def __init__(self, forms: Forms, known: Known) -> None:
-        self._forms = forms
-        self._known = known
-
-    INSERT: LiteralString = """
-        INSERT INTO rotator_grants (name, lineage, generation, due_at, record, at, written_at)
-        SELECT i.*, clock_timestamp() FROM unnest(%b::text[], %b::text[], %b::bigint[], %b::bigint[], %b::text[],
-            %b::bigint[]) AS i (name, lineage, generation, due_at, record, at)
-        ON CONFLICT (name) DO NOTHING"""
-    SELECT: LiteralString = (
-        "SELECT name, lineage, generation, record, written_at FROM rotator_grants WHERE name = ANY(%b::text[])"
-    )
-
-    def ask(self, jobs: Sequence[Job]) -> list[Statement]:
-        orders: list[tuple[Grant, str, int]] = sorted((job.order for job in jobs), key=lambda one: one[0].name)
-        rows = [
-            (one.name, one.lineage, one.generation, None if one.due_at is None else records.stamp(one.due_at), text, at)
-            for one, text, at in orders
-        ]
-        return [
-            (self.INSERT, tuple(list(column) for column in zip(*rows, strict=True))),
-            (self.SELECT, ([row[0] for row in rows],)),
-        ]
-
-    def hear(self, jobs: Sequence[Job], answers: Sequence[Rows]) -> None:
-        found = {row[0]: row for row in answers[1]}
-        for job in jobs:
-            row = found.get(job.name)
-            try:
-                if row is None:
-                    raise Overtaken(f"{job.name} was retired while it was enrolled")
-                self._known.note(job.name, (row[2], row[4]))
-                job.done(self._forms.read(*row[:4]))
-            except Exception as error:  # noqa: BLE001 (carried to whoever waits)
-                job.failed(error)
-
-
 class Do:
     """Statements of one job on its own; the rows of the last one are its result."""
 
@@ -292,3 +263,12 @@ class Do:
             count = len(job.order)
             job.done((answers[first : first + count], job.again))
             first += count
+
+
+def stamp(at: datetime | None) -> int | None:
+    return None if at is None else records.stamp(at)
+
+
+def expiry(grant: Grant) -> int | None:
+    """Of its access token."""
+    return None if grant.access is None else records.stamp(grant.access.expires_at)

@@ -20,7 +20,7 @@ from rotator.core.tokens import Secret
 from rotator.drivers import oauth
 from rotator.engine.bus import Bus
 from rotator.engine.daemon import Daemon, Parts
-from rotator.engine.scheduler import Timing
+from rotator.engine.timing import Timing
 from rotator.lab import world
 from rotator.lab.breakable import FlakyStore, Fuse, Weather
 from rotator.lab.fleet import causes

@@ -13,7 +13,7 @@ from rotator.core.ports import Enrolment
 from rotator.drivers import oauth
 from rotator.engine.bus import Bus
 from rotator.engine.daemon import Daemon, Parts
-from rotator.engine.scheduler import Timing
+from rotator.engine.timing import Timing
 from rotator.lab import ledger, world
 from rotator.lab.breakable import FlakyStore, Line, WatchedPlace
 from rotator.lab.memory import Shelf
