@@ -27,6 +27,8 @@ import rotator
 from rotator.core import policy, records
 from rotator.core.errors import BadUsage, Misconfigured, Overtaken, RotatorError, StateDamaged, Unavailable
 from rotator.core.grants import Grant
+from rotator.core.ports import Entry
+from rotator.core.pressure import Line
 from rotator.core.tokens import Secret
 from rotator.drivers import sqlite
 from rotator.drivers.sqlite import register, room, rows, schema, writer
@@ -677,7 +679,12 @@ def test_a_state_of_the_first_schema_is_brought_up_and_keeps_all_it_holds(tmp_pa
 
     async def story(store: sqlite.SqliteStore) -> None:
         assert [grant.name for grant in await store.grants()] == [row[0] for row in before]
-        assert await store.due(NOW, 9) == [row[0] for row in before if row[3] is not None]
+        names = [row[0] for row in before if row[3] is not None]
+        assert await store.due(NOW, 9) == names
+        # Its line is not known before it is saved; in the register it is due all the same.
+        await store.register.enter([Entry(name, "p", "{}") for name in names])
+        assert await store.register.due(NOW, {("p", line): 9 for line in Line}) == names
+        assert await store.due(NOW, 9) == []
 
     tell(tmp_path, story)
     with closing(sqlite3.connect(database)) as connection:

@@ -76,8 +76,9 @@ def enter(connection: sqlite3.Connection, entries: Sequence[Entry], seal: Seal) 
         [(one.name, one.provider, seal.close(one.text, _about(one.name))) for one in entries],
     )
     connection.executemany(
-        "UPDATE grants SET provider = ?1 WHERE name = ?2 AND provider IS NOT ?1",
-        [(one.provider, one.name) for one in entries],
+        # Of a record of the first schema no line is known before it is saved: any will do until then.
+        "UPDATE grants SET provider = ?1, line = coalesce(line, ?3) WHERE name = ?2 AND provider IS NOT ?1",
+        [(one.provider, one.name, Line.HELD.value) for one in entries],
     )
 
 
