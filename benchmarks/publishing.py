@@ -175,6 +175,6 @@ def beside_a_slow_vault(provider: Provider, count: int) -> tuple[list[float], li
 @contextmanager
 def _crowded(provider: Provider, url: str) -> Iterator[CrowdedDaemon]:
     with tempfile.TemporaryDirectory(prefix="rotator-bench-") as folder:
-        made = CrowdedDaemon(Path(folder), provider, url)
+        made = CrowdedDaemon(Path(folder), provider, vault_url=url)
         made.prepare()
         yield made
