@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -69,7 +69,7 @@ class Daemon:
 
     home: Path
     provider: Provider
-    more: str = ""
+    more: str = field(default="", kw_only=True)
 
     @property
     def token(self) -> Path:
@@ -187,7 +187,7 @@ def running(made: Daemon | Agent, awaited: Path) -> Iterator[tuple[subprocess.Po
 def fresh(provider: Provider, more: str = "") -> Iterator[Daemon]:
     """A daemon's home without state; see `Daemon`."""
     with tempfile.TemporaryDirectory(prefix="rotator-bench-") as folder:
-        daemon = Daemon(Path(folder), provider, more)
+        daemon = Daemon(Path(folder), provider, more=more)
         daemon.prepare()
         yield daemon
 

@@ -18,6 +18,7 @@ from rotator.core.health import Health, Startup
 from rotator.core.ports import Clock, Dice, Entry, Face, Register, Roster, Store, Supervisor, Watcher
 from rotator.core.publication import rfc3339
 from rotator.core.tokens import Secret
+from rotator.engine import listing
 from rotator.engine.bus import Bus
 from rotator.engine.crew import shielded
 from rotator.engine.rotation import Result, Wish
@@ -350,6 +351,11 @@ class Daemon:
                 f"grant {grant!r} is still configured", mend=f"remove [grants.{grant}] and reload, then retire it"
             )
         await scheduler.clear_away(grant)
+        register = self._parts.store.register
+        if struck and register is not None and (await listing.read(register, [grant]))[0]:
+            # Entered again while that took its time: the record is of that one.
+            scheduler.ring()
+            return {"grant": grant, "retired": True}
         if not await self._parts.store.retire(grant) and not struck:
             raise BadUsage(f"no tokens of a grant named {grant!r} are stored", mend="see `rotator status`")
         self._parts.bus.tell(events.Retired(at=self._parts.clock.now(), grant=grant))

@@ -84,9 +84,8 @@ class Following:
             return
         if same and self._crew.runs(turns.key(name)):
             return
-        self._desks.saved(theirs)
         desk.held_until, desk.failures = None, 0
-        self._desks.mind(desk)
+        self._desks.saved(theirs)
         self._alarm.mind(self._fleet.looks_at(theirs.due_at))
         if theirs.generation > ours.generation:
             self._tools.bus.tell(events.Followed(at=now, grant=name, generation=theirs.generation))

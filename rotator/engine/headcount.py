@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from rotator.core import policy
+from rotator.core.errors import RotatorError
 from rotator.core.health import Census
 from rotator.core.ports import Clock, Register
 
@@ -12,6 +13,8 @@ EVERY = timedelta(seconds=30)
 REST, SHORT_REST = 100, 10
 """So many times as long as it took nobody counts again, or as briefly where somebody came or went: a hundredth of one
 core, or a tenth, however many there are."""
+LONGEST = timedelta(minutes=20)
+"""No rest is longer: a process may have been stopped while it counted."""
 
 
 class Headcount:
@@ -29,15 +32,19 @@ class Headcount:
         self._is_old = True
 
     async def keep(self, register: Register) -> None:
-        """Count anew where it is time. Raises what the store raises."""
+        """Count anew where it is time. Where that fails the last count stays: nobody is held up by it."""
         began = self._clock.moment()
         if self._ended is not None:
             since = began.boottime - self._ended
             rest = SHORT_REST * self._took if self._is_old else max(EVERY, REST * self._took)
             # Another boot's time says nothing.
-            if policy.ZERO <= since < rest:
+            if policy.ZERO <= since < min(rest, LONGEST):
                 return
-        self._is_old = False
-        self.census = await register.census(began.now)
-        self._ended = self._clock.moment().boottime
-        self._took = self._ended - began.boottime
+        was_old, self._is_old = self._is_old, False
+        try:
+            self.census = await register.census(began.now)
+        except RotatorError:
+            self._is_old = was_old
+        ended = self._clock.moment()
+        # The machine may have slept meanwhile.
+        self._ended, self._took = ended.boottime, ended.awake - began.awake

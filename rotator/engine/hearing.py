@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from itertools import islice
 
 from rotator.core import events
 from rotator.core.errors import Misconfigured, RotatorError
 from rotator.core.grants import Grant
-from rotator.engine import scribe, turns
+from rotator.core.ports import Register
+from rotator.engine import listing, scribe, turns
 from rotator.engine.crew import Crew
 from rotator.engine.desks import Desks
 from rotator.engine.following import Following
@@ -102,17 +104,45 @@ class Hearing:
         """What others struck leaves its desk, and what was published for it is deleted here too."""
         register = self._tools.store.register
         assert register is not None  # noqa: S101 (somebody told of it)
+        with suppress(RotatorError):
+            await self._clear_all(register)
+
+    async def _clear_all(self, register: Register) -> None:
         while names := list(islice(self._struck, STRUCK)):
             # Entered once more meanwhile: then it stays.
-            back = {entry.name for entry in await register.entries(names)}
-            await asyncio.gather(*(self._let_go(name) for name in names if name not in back))
+            back = await _standing(register, names)
+            # Before the work, not after it: who is struck again during it is struck again.
             _drop(self._struck, names)
+            gone = [name for name in names if name not in back]
+            done = await asyncio.gather(*map(self._let_go, gone), return_exceptions=True)
+            failed = {name: error for name, error in zip(gone, done, strict=True) if error is not None}
+            if failed:
+                # The next look tries them once more.
+                self._struck.update(dict.fromkeys(failed))
+                raise next(iter(failed.values()))
 
     async def _let_go(self, name: str) -> None:
         self._granted.pop(name, None)
         await self._visits.struck(name)
-        if not self._desks.is_resident(name):
-            await self._clear_away(name)
+        if self._desks.is_resident(name) or await self._is_back(name):
+            return
+        await self._clear_away(name)
+        await self._is_back(name)
+
+    async def _is_back(self, name: str) -> bool:
+        """Whether it was entered again while it was let go; then what stands there is looked at once more."""
+        register = self._tools.store.register
+        assert register is not None  # noqa: S101 (as above)
+        if not await _standing(register, [name]):
+            return False
+        self._granted[name] = None
+        return True
+
+
+async def _standing(register: Register, names: Collection[str]) -> set[str]:
+    """Those of these that stand in it, also where what stands there cannot be read."""
+    entries, unreadable = await listing.read(register, names)
+    return {entry.name for entry in entries} | unreadable.keys()
 
 
 def _drop(kept: dict[str, None], names: list[str]) -> None:

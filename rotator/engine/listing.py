@@ -117,7 +117,8 @@ class LeftOut:
         """Struck by another daemon before it was enrolled here: he has not seen what we left of it."""
         register = self._tools.store.register
         assert register is not None  # noqa: S101 (as above)
-        for name in set(enrolled) - {entry.name for entry in await register.entries(enrolled)}:
+        entries, unreadable = await read(register, enrolled)
+        for name in set(enrolled) - {entry.name for entry in entries} - unreadable.keys():
             del found[name]
             await self._tools.store.retire(name)
 

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from rotator.core import events
 from rotator.core.errors import Misconfigured, RotatorError
 from rotator.core.ports import Delivery, Roster
+from rotator.engine import listing
 from rotator.engine.tools import Tools
 
 MOST = 1000
@@ -53,7 +54,8 @@ class Orphans:
         """Where those of these grants publish that stand in the register: an outage may have outlived their tokens."""
         register = self._tools.store.register
         places: dict[str, set[str]] = {}
-        for entry in () if register is None or not names else await register.entries(names):
+        # Who cannot be read is left out; the others are not to suffer for it.
+        for entry in () if register is None or not names else (await listing.read(register, names))[0]:
             with suppress(Misconfigured):
                 places[entry.name] = {place.location for place in roster.enrolment_of(entry).targets.values()}
         return places

@@ -1,9 +1,8 @@
 """Grants of the register at work: each comes to a desk when something is to be done for it, and leaves it again. Memory
 follows what is under way and not how many there are.
 
-Two things bring one: it is due, or the walk, which glances at what everybody publishes, page by page and slowly, sees
-that something is to be done; the first walk after a start goes as fast as targets answer, for a reboot may have emptied
-them all.
+Two things bring one: it is due, or the walk, which glances at what everybody publishes, page by page, sees that
+something is to be done; the first after a start goes as fast as targets answer: a reboot may have emptied them all.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -35,8 +34,8 @@ from rotator.engine.turns import Turns
 ROOM = {Line.HELD: 512, Line.MISSING: 128, Line.FAILING: 128}
 """So many of each provider and line stand at desks because they are due: more than any gate lets in within a sweep,
 and none of them can keep out those of another line."""
-PAGE = 128
-"""So many the walk looks at together."""
+PAGE, PATIENCE = 128, timedelta(seconds=10)
+"""So many the walk looks at together, and how long it waits for those that it brought to desks."""
 PACE = 50
 """So many it looks at in a second once it has been everywhere."""
 CROWD = 1024
@@ -227,7 +226,9 @@ class Visits:
         names = await glance.wanting(names, self._desks, self._refused, self._roster, self._tools)
         await self._wake(names)
         looked = set(names)
-        await self._crew.quiet(lambda key: key[0] == "deliver" and key[1] in looked)
+        with suppress(TimeoutError):  # a target that hangs keeps no other from being looked at
+            async with self._tools.clock.deadline(PATIENCE):
+                await self._crew.quiet(lambda key: key[0] == "deliver" and key[1] in looked)
         self.release()
         return page
 
@@ -249,7 +250,7 @@ class Visits:
         self._note_entered([entry.name for entry in entries])
         found = await asyncio.gather(*map(self._refused.enrol, made))
         self._desks.remake({one.name: (one, *known) for one, known in zip(made, found, strict=True)})
-        await self._wake([grant.name for grant, anew in found if anew or grant.due_at is None])
+        await self._wake([grant.name for grant, _ in found])  # all: a changed one may have another target
         self._headcount.outdate()
         self._ring()
 

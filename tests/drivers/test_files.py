@@ -324,6 +324,30 @@ def test_a_page_of_targets_is_looked_at_on_one_way_to_each_thread(tmp_path: Path
     assert (tmp_path / "t1").read_text() == "token", "nothing is written"
 
 
+def test_a_look_at_many_waits_for_no_folder_that_hangs_and_suffers_for_no_target(tmp_path: Path) -> None:
+    folders: dict[int, Path] = {}
+    while len(folders) < 2:
+        folder = tmp_path / f"folder{len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        folders.setdefault(id(files.FilePublisher(folder / "t").lane), folder)
+    hung, good = (files.FilePublisher(folder / "token") for folder in folders.values())
+    for one in (hung, good):
+        settle(one, publication(1))
+    free = threading.Event()
+
+    async def run() -> list[bool]:
+        blocked = hung.lane.run(free.wait)
+        try:
+            return await files.standing([(hung, publication(1)), (good, publication(1))], NOW, patience=0.5)
+        finally:
+            free.set()
+            await blocked
+
+    assert asyncio.run(run()) == [False, True]
+    odd = files.FilePublisher(tmp_path / "token", group="1" * 5000)
+    assert asyncio.run(files.standing([(odd, publication(1)), (good, publication(1))], NOW)) == [False, True]
+
+
 def test_removing_sweeps_leftovers_too(tmp_path: Path) -> None:
     path = tmp_path / "token"
     mark = settle(files.FilePublisher(path), publication(1)).mark

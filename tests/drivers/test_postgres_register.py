@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from rotator.core import errors, records
+from rotator.core.errors import Unavailable
 from rotator.core.ports import Delivery, Entry, Heard
 from rotator.core.pressure import Line
 from rotator.drivers.postgres import changes, following, schema
@@ -46,6 +47,45 @@ async def pair(url: str) -> AsyncIterator[tuple[PostgresStore, PostgresStore, Fa
         for store in (one, two):
             await store.register.heard()
         yield one, two, clock
+
+
+def test_a_store_that_refuses_us_for_a_while_is_no_fault_of_an_entry(database_server: Postgres, url: str) -> None:
+    """Misconfigured would leave the entry out for good."""
+    database_server.do("CREATE ROLE passing LOGIN SUPERUSER")
+    theirs = database_server.url(database(url), user="passing")
+
+    async def run() -> None:
+        clock = FakeClock()
+        async with opened(theirs, clock) as store:
+            await store.register.enter(ENTRIES)
+            database_server.do("ALTER ROLE passing NOLOGIN")
+            database_server.cut()
+            with pytest.raises(Unavailable, match="is not permitted to log in"):
+                while True:
+                    await store.register.entries(["a"])
+            database_server.do("ALTER ROLE passing LOGIN")
+            clock.pass_time(timedelta(minutes=1))
+            assert [entry.name for entry in await store.register.entries(["a"])] == ["a"]
+
+    try:
+        asyncio.run(run())
+    finally:
+        database_server.do("ALTER ROLE passing NOLOGIN")
+
+
+def test_a_record_that_cannot_be_read_keeps_no_other_news(database_server: Postgres, url: str) -> None:
+    async def run() -> None:
+        async with pair(url) as (one, two, clock):
+            grants = [await one.enrol(new(name)) for name in ("a", "b", "c")]
+            await two.news([grant.name for grant in grants])
+            for grant in grants:
+                await one.save(granted(grant), expected=0, lease=None, now=clock.now())
+            database_server.do("UPDATE rotator_grants SET record = '{}' WHERE name = 'b'", database(url))
+            heard = await two.news([grant.name for grant in grants])
+            assert sorted(heard) == ["a", "c"]
+            assert await two.news([grant.name for grant in grants]) == {}, "it is not asked for again and again"
+
+    asyncio.run(run())
 
 
 # --- what others did -----------------------------------------------------------------------------------------------

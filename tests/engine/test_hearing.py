@@ -3,6 +3,7 @@ shared."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -13,7 +14,7 @@ from rotator.core.health import Listed
 from rotator.core.policy import Moment
 from rotator.core.ports import Entry, Heard, Lease
 from rotator.core.pressure import Line
-from rotator.core.publication import Publication
+from rotator.core.publication import Publication, Settled
 from rotator.core.tokens import AccessToken, Secret
 from rotator.engine import hearing, visits
 from rotator.engine.fleet import PATIENCE, Fleet
@@ -205,6 +206,48 @@ def test_who_was_entered_once_more_stays() -> None:
             store.register.news = Heard(struck=frozenset("a"))
             await stage.pass_time(MINUTE)
             assert isinstance(stage.places["a"].holds, Publication)
+
+    play(story)
+
+
+class Leaving(world.MemoryPublisher):
+    """A target whose deliveries take until ``free`` is set, once ``held``."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"memory:{name}", local=True)
+        self.free = asyncio.Event()
+        self.held = False
+
+    async def settle(self, wanted: Publication, now: datetime) -> Settled:
+        if self.held:
+            await self.free.wait()
+        return await super().settle(wanted, now)
+
+
+def test_who_is_entered_again_or_struck_again_while_something_of_his_is_in_flight() -> None:
+    async def story() -> None:
+        stage, store = beside()
+        stage.places["busy"] = busy = Leaving("busy")
+        async with stage.play() as daemon:
+            await stage.pass_time(SECOND)
+            await daemon.enter(entries(["busy", "x"]))
+            await stage.pass_time(MINUTE)
+            entry = store.shelf.entries["busy"]
+            busy.held = True
+            store.rotated(["busy"])
+            await stage.pass_time(SECOND)
+            # x was struck and entered again before we looked: it stays.
+            store.shelf.entries.pop("busy")
+            store.register.news = Heard(struck=frozenset(["busy", "x"]))
+            await stage.pass_time(SECOND)
+            store.struck("x")
+            await stage.pass_time(SECOND)
+            store.entered([entry])
+            await stage.pass_time(SECOND)
+            busy.free.set()
+            await stage.pass_time(2 * SECOND)
+            assert published(stage, "busy") == "theirs-2", "it was entered again"
+            assert stage.places["x"].holds is None, "it was struck again"
 
     play(story)
 

@@ -751,3 +751,60 @@ def test_whatever_is_wrong_with_the_register_residents_are_rotated(wrong: str) -
             assert is_valid(stage.place("resident"), stage.clock.now())
 
     play(story)
+
+
+class Uncounted(WornRegister):
+    """A register that cannot be counted, as where a statement takes too long."""
+
+    async def census(self, now: datetime) -> Census:
+        raise Unavailable("canceling statement due to statement timeout")
+
+
+class Hung(world.MemoryPublisher):
+    """A target whose mount hangs."""
+
+    async def settle(self, wanted: Publication, now: datetime) -> Settled:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+@pytest.mark.parametrize("fault", ["a count that fails", "a target that hangs"])
+def test_neither_keeps_the_walk_from_going_everywhere(fault: str) -> None:
+    async def story() -> None:
+        stage = Registry()
+        everybody = names(visits.PAGE + 10)
+        async with stage.play() as daemon:
+            await stage.pass_time(SECOND)
+            await daemon.enter(entries(everybody))
+            await stage.pass_time(MINUTE)
+        for place in stage.places.values():
+            place.holds = None
+        if fault == "a count that fails":
+            stage.worn.register = Uncounted(stage.worn)
+        else:
+            stage.places["g0003"] = Hung("memory:g0003", local=True)
+        async with stage.play():
+            await stage.pass_time(MINUTE)
+            assert [name for name in everybody if stage.places[name].holds is None] == (
+                [] if fault == "a count that fails" else ["g0003"]
+            )
+
+    play(story)
+
+
+def test_one_whose_entry_changes_is_looked_at_at_once() -> None:
+    """It may name another target; the walk may be hours away."""
+
+    async def story() -> None:
+        stage = Registry()
+        async with stage.play() as daemon:
+            await stage.pass_time(SECOND)
+            await daemon.enter(entries(["a"]))
+            await stage.pass_time(MINUTE)
+            stage.places["a"] = world.MemoryPublisher("memory:elsewhere", local=True)
+            await daemon.enter(entries(["a"]))
+            await stage.pass_time(SECOND)
+            assert is_valid(stage.places["a"], stage.clock.now())
+            assert len(stage.exchanges()) == 1 + 1
+
+    play(story)

@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 
 from rotator.core import publication
-from rotator.core.errors import Misconfigured, RotatorError
+from rotator.core.errors import Misconfigured
 from rotator.core.publication import Format, Found, Publication, Settled
 from rotator.drivers.files import failures, folders, groups, lanes
 
@@ -83,7 +83,7 @@ class BundlePublisher:
         """Whether exactly this stands there; False too where that cannot be told. Blocks, on the thread of ``lane``."""
         try:
             return self._judge(wanted, now).found is Found.CURRENT
-        except (OSError, RotatorError):
+        except Exception:  # noqa: BLE001 (whoever settles it tells, and no other target suffers for it)
             return False
 
     async def remove(self, mark: str) -> bool:

@@ -17,7 +17,7 @@ def find(group: str, path: Path) -> int:
     try:
         return grp.getgrnam(group).gr_gid
     except (KeyError, ValueError):
-        if group.isascii() and group.isdecimal() and int(group) < _NOBODY:
+        if group.isascii() and group.isdecimal() and len(group) < 11 and int(group) < _NOBODY:
             return int(group)
     raise Misconfigured(
         f'{path}: there is no group "{group}"', mend="create it (sysusers.d, groupadd) or mend the key `group`"

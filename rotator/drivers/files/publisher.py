@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rotator.core import publication
-from rotator.core.errors import Misconfigured, RotatorError
+from rotator.core.errors import Misconfigured
 from rotator.core.publication import Format, Found, Publication, Settled
 from rotator.core.tokens import AccessToken, Secret
 from rotator.drivers.files import failures, folders, groups, lanes
@@ -121,7 +121,7 @@ class FilePublisher:
         try:
             self._sweep_once()
             return self._judge(self._look(), wanted, now).found is Found.CURRENT
-        except (OSError, RotatorError):
+        except Exception:  # noqa: BLE001 (whoever settles it tells, and no other target suffers for it)
             return False
 
     async def remove(self, mark: str) -> bool:

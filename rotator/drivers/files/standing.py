@@ -14,10 +14,14 @@ from rotator.drivers.files.lanes import Lane
 from rotator.drivers.files.publisher import FilePublisher
 
 _Local = FilePublisher | BundlePublisher
+# For a page of files, in seconds. A mount that hangs keeps back the answer about itself alone.
+PATIENCE = 5.0
 
 
-async def standing(wanted: Sequence[tuple[Publisher, Publication]], now: datetime) -> list[bool]:
-    """See `ports.Roster.standing`; True only for files."""
+async def standing(
+    wanted: Sequence[tuple[Publisher, Publication]], now: datetime, patience: float = PATIENCE
+) -> list[bool]:
+    """See `ports.Roster.standing`; True only for files, and for those that tell in time."""
     found = [False] * len(wanted)
     on: dict[Lane, list[tuple[int, _Local, Publication]]] = {}
     for index, (publisher, publication) in enumerate(wanted):
@@ -33,5 +37,9 @@ async def standing(wanted: Sequence[tuple[Publisher, Publication]], now: datetim
         for (index, _, _), stands in zip(those, stand, strict=True):
             found[index] = stands
 
-    await asyncio.gather(*(look(lane, those) for lane, those in on.items()))
+    looks = [asyncio.ensure_future(look(lane, those)) for lane, those in on.items()]
+    if looks:
+        _, hung = await asyncio.wait(looks, timeout=patience)
+        for one in hung:
+            one.cancel()
     return found

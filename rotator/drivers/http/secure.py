@@ -80,7 +80,8 @@ class _Secured(wire.Plain):
 
     def _pass(self, waiter: asyncio.Future[None]) -> None:
         self._loop.remove_reader(self._fd)
-        self._turnstile.let_through(waiter)
+        if not waiter.done():
+            self._turnstile.let_through(waiter)
 
     async def _writable(self) -> None:
         waiter: asyncio.Future[None] = self._loop.create_future()

@@ -90,6 +90,11 @@ def connecting(error: psycopg.Error, place: str) -> RotatorError:
     return _named(state, text, place)
 
 
+def of_the_store(error: RotatorError) -> RotatorError:
+    """A refusal by a store that has served us: it is about now, and no single entry or record is at fault."""
+    return Unavailable(error.what, mend=error.mend) if isinstance(error, Misconfigured) else error
+
+
 def asking(error: psycopg.Error, place: str) -> RotatorError:
     """What a statement that failed tells."""
     return _named(error.sqlstate or "", _line(error), place)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import LiteralString
 
+from rotator.core.errors import Misconfigured
 from rotator.core.grants import Grant
 from rotator.core.policy import Moment
 from rotator.core.ports import Clock
@@ -124,7 +125,11 @@ class Following:
         ours, read = self._known.fresh | self._writes.names(), {}
         for name, generation, written_at, lineage, record in rows:
             if name not in ours:
-                read[name] = self._forms.read(name, lineage, generation, record)
+                try:
+                    read[name] = self._forms.read(name, lineage, generation, record)
+                except Misconfigured:
+                    # Told by whoever needs it; the others are news all the same.
+                    pass
                 self._known.note(name, (generation, written_at))
                 # Not by us: what comes next of it is news.
                 self._known.fresh.discard(name)

@@ -84,10 +84,11 @@ class Known:
         self.fresh: set[str] = set()
 
     def note(self, name: str, seen: Mark, *, registered: bool = False) -> None:
-        self.forget(name)
         if registered:
+            self._seen.pop(name, None)
             self.passing.note(name, seen)
         else:
+            # It counts before what is passing.
             self._seen[name] = seen
         self.fresh.add(name)
 

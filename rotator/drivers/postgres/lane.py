@@ -73,6 +73,8 @@ class Lane:
         self._waiting: deque[Job] = deque()
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
+        # Once it has: a refusal is about now then.
+        self.served = False
 
     def submit(self, kind: Kind, name: str, order: Any = None) -> asyncio.Future[Any]:
         """Hand in a job. Cancelling the future takes nothing back."""
@@ -137,10 +139,10 @@ class Lane:
             try:
                 answers = await self._link.ask(statements)
             except RotatorError as refusal:
-                error = error or refusal
+                error = error or self._told(refusal)
                 break
             except psycopg.Error as failure:
-                error = failures.asking(failure, self._link.place)
+                error = self._told(failures.asking(failure, self._link.place))
                 for job in jobs:
                     job.again = True
                 if self._link.is_lost(failure) or failures.is_contended(failure):
@@ -158,6 +160,9 @@ class Lane:
             return
         for job in jobs:
             job.failed(error or Unavailable(f"the state {self._link.place} cannot be reached"))
+
+    def _told(self, error: RotatorError) -> RotatorError:
+        return failures.of_the_store(error) if self.served else error
 
 
 def _groups(jobs: Iterable[Job]) -> Iterable[tuple[Kind, list[Job]]]:

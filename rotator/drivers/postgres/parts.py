@@ -48,6 +48,7 @@ class Parts:
         await schema.prepare(self.link, read_only=not self.writes)
         key, probe = await self._meta()
         await self._prepare_seal(probe)
+        self.writing.served = self.reading.served = True
         return key
 
     async def close(self) -> None:

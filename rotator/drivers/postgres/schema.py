@@ -139,6 +139,8 @@ async def _migrate(connection: psycopg.AsyncConnection[TupleRow], migrations: Se
     )
     for one in migrations:
         async with connection.transaction():
+            # Behind a long reader (pg_dump) ALTER TABLE would wait, and every daemon that is at work behind it.
+            await connection.execute("SET LOCAL lock_timeout = '1s'")
             # Whoever comes second waits here, and then finds it done.
             await connection.execute("SELECT version FROM rotator_migrations WHERE version = 0 FOR UPDATE")
             found = await _version(connection)

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 
 from rotator.core import records
+from rotator.core.errors import Unavailable
 from rotator.core.health import Census, Listed
 from rotator.core.ports import Entry, Heard
 from rotator.core.pressure import Line
@@ -63,7 +64,11 @@ class SqliteRegister:
     async def census(self, now: datetime) -> Census:
         """On a thread and a connection of its own: it reads every row of the register."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(_ASIDE, lambda: self._aside(lambda connection: census(connection, now)))
+        try:
+            counting = loop.run_in_executor(_ASIDE, lambda: self._aside(lambda connection: census(connection, now)))
+        except RuntimeError as error:  # no thread may be started (TasksMax=), or Python ends
+            raise Unavailable(f"the register cannot be counted: {error}") from None
+        return await counting
 
     async def heard(self) -> Heard:
         """Nobody else writes here."""
