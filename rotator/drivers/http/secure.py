@@ -1,7 +1,7 @@
 """One connection under TLS.
 
 OpenSSL reads and writes the socket itself and the loop only tells when it may: asyncio's own TLS, which decrypts from
-one buffer into another, costs a quarter more for each request.
+one buffer into another, costs a fifth more for each request (docs/performance.md).
 """
 
 from __future__ import annotations
