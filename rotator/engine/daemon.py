@@ -18,7 +18,7 @@ from rotator.core.health import Health, Startup
 from rotator.core.ports import Clock, Dice, Entry, Face, Register, Roster, Store, Supervisor, Watcher
 from rotator.core.publication import rfc3339
 from rotator.core.tokens import Secret
-from rotator.engine import listing
+from rotator.engine import reading
 from rotator.engine.bus import Bus
 from rotator.engine.crew import shielded
 from rotator.engine.rotation import Result, Wish
@@ -352,7 +352,7 @@ class Daemon:
             )
         await scheduler.clear_away(grant)
         register = self._parts.store.register
-        if struck and register is not None and (await listing.read(register, [grant]))[0]:
+        if struck and register is not None and (await reading.entries(register, [grant]))[0]:
             # Entered again while that took its time: the record is of that one.
             scheduler.ring()
             return {"grant": grant, "retired": True}

@@ -11,7 +11,7 @@ from rotator.core import events
 from rotator.core.errors import Misconfigured, RotatorError
 from rotator.core.grants import Grant
 from rotator.core.ports import Register
-from rotator.engine import listing, scribe, turns
+from rotator.engine import reading, scribe, turns
 from rotator.engine.crew import Crew
 from rotator.engine.desks import Desks
 from rotator.engine.following import Following
@@ -141,7 +141,7 @@ class Hearing:
 
 async def _standing(register: Register, names: Collection[str]) -> set[str]:
     """Those of these that stand in it, also where what stands there cannot be read."""
-    entries, unreadable = await listing.read(register, names)
+    entries, unreadable = await reading.entries(register, names)
     return {entry.name for entry in entries} | unreadable.keys()
 
 

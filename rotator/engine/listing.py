@@ -12,27 +12,13 @@ from rotator.core.errors import Misconfigured
 from rotator.core.grants import Grant
 from rotator.core.policy import Moment
 from rotator.core.ports import Enrolment, Entry, Register, Roster
-from rotator.engine import rotation
+from rotator.engine import reading, rotation
 from rotator.engine.board import Desk
 from rotator.engine.desks import Desks
 from rotator.engine.tools import Tools
 
 SHOWN = 5
 """So many names stand in one warning; the rest are counted."""
-
-
-async def read(register: Register, names: Collection[str]) -> tuple[list[Entry], dict[str, Misconfigured]]:
-    """The entries of these names, and by name why one cannot be read. Raises what is no fault of an entry."""
-    try:
-        return list(await register.entries(names)), {}
-    except Misconfigured as error:
-        some = sorted(names)
-        if len(some) == 1:
-            return [], {some[0]: error}
-    # By halves: one among a hundred is found by a dozen questions.
-    found, unreadable = await read(register, some[: len(some) // 2])
-    more, others = await read(register, some[len(some) // 2 :])
-    return [*found, *more], {**unreadable, **others}
 
 
 class LeftOut:
@@ -72,7 +58,7 @@ class LeftOut:
         assert register is not None  # noqa: S101 (nobody is looked for where there is none)
         # All at once: a store on a thread answers what is asked together in one go.
         (entries, unreadable), records = await asyncio.gather(
-            read(register, names), asyncio.gather(*map(self._record, names))
+            reading.entries(register, names), asyncio.gather(*map(self._record, names))
         )
         for name, error in unreadable.items():
             self.add(name, error)
@@ -117,7 +103,7 @@ class LeftOut:
         """Struck by another daemon before it was enrolled here: he has not seen what we left of it."""
         register = self._tools.store.register
         assert register is not None  # noqa: S101 (as above)
-        entries, unreadable = await read(register, enrolled)
+        entries, unreadable = await reading.entries(register, enrolled)
         for name in set(enrolled) - {entry.name for entry in entries} - unreadable.keys():
             del found[name]
             await self._tools.store.retire(name)
@@ -156,7 +142,7 @@ class Shadowed:
     async def look(self, register: Register, roster: Roster) -> None:
         """Ask who stands in both, now and once ``roster`` is taken over. Raises what the store raises."""
         ours = roster.enrolments().keys() | {desk.enrolment.name for desk in self._desks}
-        found, unreadable = await read(register, ours)
+        found, unreadable = await reading.entries(register, ours)
         self._names = {entry.name for entry in found} | unreadable.keys()
 
     def note(self, names: Collection[str]) -> None:

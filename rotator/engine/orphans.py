@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from rotator.core import events
 from rotator.core.errors import Misconfigured, RotatorError
 from rotator.core.ports import Delivery, Roster
-from rotator.engine import listing
+from rotator.engine import reading
 from rotator.engine.tools import Tools
 
 MOST = 1000
@@ -55,7 +55,7 @@ class Orphans:
         register = self._tools.store.register
         places: dict[str, set[str]] = {}
         # Who cannot be read is left out; the others are not to suffer for it.
-        for entry in () if register is None or not names else (await listing.read(register, names))[0]:
+        for entry in () if register is None or not names else (await reading.entries(register, names))[0]:
             with suppress(Misconfigured):
                 places[entry.name] = {place.location for place in roster.enrolment_of(entry).targets.values()}
         return places
