@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from rotator.core.errors import Unavailable
 from rotator.core.health import Census
 from rotator.core.policy import Moment
 from rotator.engine.headcount import EVERY, LONGEST, Headcount
 from rotator.lab.memory import MemoryRegister, Shelf
-from tests.contracts.stores import FakeClock
 
 NOTHING = timedelta(0)
 
 
-class Clock(FakeClock):
-    """One whose machine may sleep."""
+class Clock:
+    """As much of `ports.Clock` as is asked for. The machine may sleep."""
 
-    asleep = NOTHING
+    def __init__(self) -> None:
+        self.boottime = timedelta(hours=5)
+        self.asleep = NOTHING
+
+    def now(self) -> datetime:
+        return datetime(2030, 1, 1, tzinfo=UTC) + self.boottime
 
     def moment(self) -> Moment:
-        moment = super().moment()
-        return replace(moment, awake=moment.boottime - self.asleep)
+        return Moment(self.now(), "boot", self.boottime, self.boottime - self.asleep)
+
+    def pass_time(self, span: timedelta) -> None:
+        self.boottime += span
 
     def sleep(self, span: timedelta) -> None:
-        self.pass_time(span)
+        self.boottime += span
         self.asleep += span
 
 
