@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks import (
+    aims,
     bars,
     figures,
     fleet,
@@ -163,9 +164,9 @@ def _starts(found: figures.Starts, rounds: int) -> list[tuple[str, str, str]]:
     return [
         (f"`bao agent`: start → rendered ({rounds} rounds)", _ms(found.agent), "–"),
         ("restart → published from the stored state", _ms(found.restart), "–"),
-        ("… over `bao agent`, per round", f"{again:.2f} ×", _aim("< 3 ×", again < 3)),
+        ("… over `bao agent`, per round", f"{again:.2f} ×", aims.told("< 3 ×", again < 3)),
         ("first start → first token published", _ms(found.first), "–"),
-        ("… over `bao agent`, per round", f"{first:.2f} ×", _aim("< 4 ×", first < 4)),
+        ("… over `bao agent`, per round", f"{first:.2f} ×", aims.told("< 4 ×", first < 4)),
     ]
 
 
@@ -173,7 +174,7 @@ def _rotations(spans: list[float]) -> list[tuple[str, str, str]]:
     p99 = _quantile(spans, 99)
     return [
         (f"provider's answer → new token readable, p50 of {len(spans)}", f"{statistics.median(spans):.2f} ms", "–"),
-        ("… p99", f"{p99:.2f} ms", _aim("< 10 ms", p99 < 10)),
+        ("… p99", f"{p99:.2f} ms", aims.told("< 10 ms", p99 < 10)),
         ("… longest", f"{max(spans):.2f} ms", "–"),
     ]
 
@@ -196,7 +197,7 @@ def _vault(costs: publishing.Costs, spans: tuple[list[float], list[float]]) -> l
     return [
         ("generation published to OpenBao: processor time", f"{statistics.median(costs.ours):.2f} ms", "–"),
         ("… of a bare hvac loop with the same requests", f"{statistics.median(costs.bare):.2f} ms", "–"),
-        (f"… ratio, median of {len(costs.ratios)} pairs", f"{ratio:.2f} ×", _aim("≤ 1.3 ×", ratio <= 1.3)),
+        (f"… ratio, median of {len(costs.ratios)} pairs", f"{ratio:.2f} ×", aims.told("≤ 1.3 ×", ratio <= 1.3)),
         (
             "generations published a second, one after the other: rotator / bare hvac",
             f"{1000 / statistics.median(costs.ours_took):.0f} / {1000 / statistics.median(costs.bare_took):.0f}",
@@ -205,7 +206,7 @@ def _vault(costs: publishing.Costs, spans: tuple[list[float], list[float]]) -> l
         (
             f"order → readable beside {publishing.SLOW_GRANTS} grants with a slow Vault, p99 of {len(spans[0])}",
             f"{beside:.1f} ms",
-            _aim("≤ 50 ms", beside <= 50),
+            aims.told("≤ 50 ms", beside <= 50),
         ),
         ("… without them, p99", f"{alone:.1f} ms", "–"),
     ]
@@ -218,14 +219,14 @@ def _scrapes(each: scraping.Page, bounded: scraping.Page, library: float) -> lis
         (
             f"page of {scraping.GRANTS} grants with series of their own ({each.size / 1e6:.1f} MB): processor time",
             _ms(each.cpu),
-            _aim("< 150 ms", cpu < 150),
+            aims.told("< 150 ms", cpu < 150),
         ),
-        ("… longest slice between two turns of the loop", f"{longest:.1f} ms", _aim("< 20 ms", longest < 20)),
+        ("… longest slice between two turns of the loop", f"{longest:.1f} ms", aims.told("< 20 ms", longest < 20)),
         ("… the same series written by prometheus_client, in one slice", f"{library:.0f} ms", "–"),
         (
             f"… with the default bound ({bounded.size / 1e3:.0f} kB): processor time",
             f"{few:.1f} ms",
-            _aim("< 150 ms", few < 150),
+            aims.told("< 150 ms", few < 150),
         ),
         ("… longest slice", f"{statistics.median(bounded.longest):.1f} ms", "–"),
     ]
@@ -241,7 +242,7 @@ def _beside_scrapes(found: scraping.Beside, bound: int) -> list[tuple[str, str, 
             f"order → readable beside {found.scrapes} scrapes of {scraping.GRANTS} grants ({which}), p50 / p99 of "
             f"{len(found.scraped)}",
             f"{p50:.1f} / {p99:.1f} ms",
-            _aim("≤ 20 ms more (p50)", p50 - alone50 <= 20),
+            aims.told("≤ 20 ms more (p50)", p50 - alone50 <= 20),
         ),
         ("… without a scraper, p50 / p99", f"{alone50:.1f} / {alone99:.1f} ms", "–"),
         ("… processor time of such a scrape, the server's part included", f"{found.cpu:.0f} ms", "–"),
@@ -256,7 +257,7 @@ def _verdict(found: verdict.Looks) -> list[tuple[str, str, str]]:
         (
             f"… {verdict.CHANGED} of 1,000 did, with the line for STATUS=",
             f"{changed:.3f} + {line:.3f} ms",
-            _aim("< 1 ms", whole < 1),
+            aims.told("< 1 ms", whole < 1),
         ),
         ("… the first look", f"{found.first:.1f} ms", "–"),
     ]
@@ -284,10 +285,6 @@ def _ms(spans: list[float]) -> str:
 
 def _quantile(spans: list[float], percent: int) -> float:
     return statistics.quantiles(spans, n=100, method="inclusive")[percent - 1]
-
-
-def _aim(words: str, met: bool) -> str:
-    return f"{words}: {'met' if met else 'missed'}"
 
 
 def _print(rows: list[tuple[str, str, str]], tables: list[str]) -> None:

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import stage
+from benchmarks import aims, stage
 from benchmarks.provider import Provider
 from tests.peers import openbao
 
@@ -126,11 +126,11 @@ def _rollup(pid: int, *names: str) -> float:
 def rows(found: Found) -> list[tuple[str, str, str]]:
     ours, everything, agent, oidc = found.ours, found.everything, found.agent, found.oidc
     told = [
-        ("idle memory, PSS, one file target", f"{ours.pss:.1f} MiB", _aim("≤ 36 MB", ours.pss <= 36)),
+        ("idle memory, PSS, one file target", f"{ours.pss:.1f} MiB", aims.told("≤ 36 MB", ours.pss <= 36)),
         (
             "… everything on: a Vault, the page, metrics",
             f"{everything.pss:.1f} MiB",
-            _aim("≤ 42 MB", everything.pss <= 42),
+            aims.told("≤ 42 MB", everything.pss <= 42),
         ),
         ("… of `bao agent`", f"{agent.pss:.1f} MiB", "–"),
         ("idle memory, private pages: one file / everything / `bao agent`", _each(found, "private", "MiB"), "–"),
@@ -147,7 +147,3 @@ def _each(found: Found, what: str, unit: str) -> str:
     digits = 1 if unit == "MiB" else 0
     values = (getattr(one, what) for one in (found.ours, found.everything, found.agent))
     return f"{' / '.join(f'{value:.{digits}f}' for value in values)} {unit}".rstrip()
-
-
-def _aim(words: str, met: bool) -> str:
-    return f"{words}: {'met' if met else 'missed'}"

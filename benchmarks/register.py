@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from benchmarks import growth, rotations
+from benchmarks import aims, growth, rotations
 from rotator.core import tokens
 from rotator.core.grants import Grant
 from rotator.core.ports import Delivery, Entry
@@ -245,17 +245,17 @@ def rows(found: Found) -> list[tuple[str, str, str]]:
         (
             f"… of one core, {found.rotations} rotations",
             f"{found.core:.1%}",
-            _aim("≤ 50 %" if million else "≤ 5 %", found.core <= (0.5 if million else 0.05)),
+            aims.told("≤ 50 %" if million else "≤ 5 %", found.core <= (0.5 if million else 0.05)),
         ),
         (
             "… memory, RSS (when ready; at most)",
             f"{found.rss:.0f} MB ({found.started:.0f}; {found.peak:.0f})",
-            _aim("≤ 250 MB" if million else "≤ 90 MB", found.rss <= (250 if million else 90)),
+            aims.told("≤ 250 MB" if million else "≤ 90 MB", found.rss <= (250 if million else 90)),
         ),
         (
             "… late: p50, p99, longest",
             _lateness(found),
-            "–" if million else _aim("p99 ≤ 250 ms", p99 <= 0.25),
+            "–" if million else aims.told("p99 ≤ 250 ms", p99 <= 0.25),
         ),
         ("… of that time the loop waited for a core that neighbours had", f"{found.kept:.0%}", "–"),
     ]
@@ -281,10 +281,6 @@ def steps() -> list[tuple[str, str, str]]:
 def _lateness(found: Found) -> str:
     late = statistics.median(found.late), found.quantile(0.99), max(found.late)
     return ", ".join(f"{one * 1000:.0f} ms" for one in late)
-
-
-def _aim(text: str, met: bool) -> str:
-    return f"{text}: {'met' if met else 'missed'}"
 
 
 if __name__ == "__main__":

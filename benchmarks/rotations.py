@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import growth
+from benchmarks import aims, growth
 
 HERE = Path(__file__).parent
 PATIENCE = 300
@@ -178,19 +178,19 @@ def ratios(plain: Results, secure: Results) -> list[tuple[str, str, str]]:
         (
             "whole durable rotations a second on one core, 100 in flight",
             f"{ours.rate:.0f}",
-            _aim("≥ 2 000", ours.rate >= 2000),
+            aims.told("≥ 2 000", ours.rate >= 2000),
         ),
-        ("… over Authlib's bare refresh, 100 in flight", f"{bare:.1f} ×", _aim("≥ 40 ×", bare >= 40)),
-        ("… over its best at any number in flight", f"{best:.2f} ×", _aim("≥ 2.5 ×", best >= 2.5)),
+        ("… over Authlib's bare refresh, 100 in flight", f"{bare:.1f} ×", aims.told("≥ 40 ×", bare >= 40)),
+        ("… over its best at any number in flight", f"{best:.2f} ×", aims.told("≥ 2.5 ×", best >= 2.5)),
         ("processor time of a rotation, 100 in flight", f"{ours.cpu:.0f} µs", "–"),
-        ("… over a bare aiohttp POST", f"{post:.2f} ×", _aim("≤ 3 ×", post <= 3)),
+        ("… over a bare aiohttp POST", f"{post:.2f} ×", aims.told("≤ 3 ×", post <= 3)),
         ("… over one with a connection each", f"{each:.2f} ×", "–"),
         ("… the same on all cores", f"{plain['rotator, on all cores', 100].cpu:.0f} µs", "–"),
-        ("… over the same with 10 in flight", f"{flat:.2f} ×", _aim("≤ 1.2 ×", flat <= 1.2)),
+        ("… over the same with 10 in flight", f"{flat:.2f} ×", aims.told("≤ 1.2 ×", flat <= 1.2)),
         growth.row("processor time of a rotation over those in flight", _by_flight(plain), "µs"),
-        ("TLS, a connection each: over bare asyncio", f"{cold:.2f} ×", _aim("≤ 1.8 ×", cold <= 1.8)),
-        ("1 000 due in one instant: all done after", f"{herd.seconds:.2f} s", _aim("≤ 1 s", herd.seconds <= 1)),
-        ("… longest stall of the loop", f"{herd.stall:.0f} ms", _aim("≤ 50 ms", herd.stall <= 50)),
+        ("TLS, a connection each: over bare asyncio", f"{cold:.2f} ×", aims.told("≤ 1.8 ×", cold <= 1.8)),
+        ("1 000 due in one instant: all done after", f"{herd.seconds:.2f} s", aims.told("≤ 1 s", herd.seconds <= 1)),
+        ("… longest stall of the loop", f"{herd.stall:.0f} ms", aims.told("≤ 50 ms", herd.stall <= 50)),
         ("… of it the loop's own processor time", f"{herd.stall_cpu:.0f} ms", "–"),
     ]
 
@@ -208,7 +208,3 @@ def table(found: Results, title: str) -> str:
         shown = ("–" if one is None else f"{one.cpu:.0f} µs · {one.rate:.0f}/s" for one in cells)
         lines.append(f"| {name} | {' | '.join(shown)} |")
     return "\n".join(lines)
-
-
-def _aim(words: str, met: bool) -> str:
-    return f"{words}: {'met' if met else 'missed'}"

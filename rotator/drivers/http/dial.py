@@ -125,16 +125,20 @@ async def _connect(candidate: Address) -> socket.socket:
 
 async def _connected(sock: socket.socket) -> None:
     """Wait for connect(2). `loop.sock_connect` would take the address apart once more, which is one already."""
+    await writable(sock.fileno())
+    if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        raise OSError(code, os.strerror(code))
+
+
+async def writable(descriptor: int) -> None:
+    """Wait until it takes bytes; one that is being connected is, or failed to be, by then."""
     loop = asyncio.get_running_loop()
     waiter: asyncio.Future[None] = loop.create_future()
-    descriptor = sock.fileno()
     loop.add_writer(descriptor, _wake, waiter)
     try:
         await waiter
     finally:
         loop.remove_writer(descriptor)
-    if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-        raise OSError(code, os.strerror(code))
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:

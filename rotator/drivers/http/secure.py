@@ -10,7 +10,7 @@ import asyncio
 import socket
 import ssl
 
-from rotator.drivers.http import wire
+from rotator.drivers.http import dial, wire
 
 
 async def secured(sock: socket.socket, tls: ssl.SSLContext, host: str) -> wire.Wire:
@@ -48,7 +48,7 @@ class _Secured(wire.Plain):
             except ssl.SSLWantReadError:
                 await self._readable()
             except ssl.SSLWantWriteError:
-                await self._writable()
+                await dial.writable(self._fd)
             else:
                 self._listen()
                 return
@@ -60,7 +60,7 @@ class _Secured(wire.Plain):
                 left = left[self._sock.send(left) :]
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 # What it would have to read first the reader reads.
-                await self._writable()
+                await dial.writable(self._fd)
 
     def _receive(self) -> bytes | None:
         try:
@@ -82,16 +82,3 @@ class _Secured(wire.Plain):
         self._loop.remove_reader(self._fd)
         if not waiter.done():
             self._turnstile.let_through(waiter)
-
-    async def _writable(self) -> None:
-        waiter: asyncio.Future[None] = self._loop.create_future()
-        self._loop.add_writer(self._fd, _wake, waiter)
-        try:
-            await waiter
-        finally:
-            self._loop.remove_writer(self._fd)
-
-
-def _wake(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
