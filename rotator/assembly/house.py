@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import rotator
-from rotator.assembly import plan as plans
-from rotator.assembly import states, traces
+from rotator.assembly import inspection, states, traces
 from rotator.assembly.inputs import Inputs
 from rotator.assembly.lasting import Lasting
 from rotator.assembly.plan import Plan
@@ -64,7 +63,7 @@ def build(plan: Plan, *, log_level: str | None = None) -> Built:
     lasting = Lasting(settings, warn)
 
     async def reread() -> Roster:
-        fresh = replace(plans.read(plan.config, plan.environ), unwrapped=plan.unwrapped, tallies=plan.tallies)
+        fresh = replace(inspection.read(plan.config, plan.environ), unwrapped=plan.unwrapped, tallies=plan.tallies)
         inputs.use(fresh)
         lasting.use(fresh.settings)
         return ConfiguredRoster(fresh, system_clock, store.key, discovered(fresh))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rotator.assembly import plan, roster
+from rotator.assembly import inspection, roster
 from rotator.core.pressure import Limits
 from rotator.lab import world
 
@@ -31,7 +31,7 @@ def test_limits_of_a_provider_reach_its_grants_and_no_others(tmp_path: Path) -> 
         config = tmp_path / "rotator.toml"
         config.write_text(TEXT)
         config.chmod(0o600)
-        enrolments = roster.ConfiguredRoster(plan.read(config, {}), world.VirtualClock(), no_key).enrolments()
+        enrolments = roster.ConfiguredRoster(inspection.read(config, {}), world.VirtualClock(), no_key).enrolments()
         assert enrolments["one"].limits == Limits(in_flight=3, per_second=0.5)
         assert enrolments["two"].limits == Limits()
 

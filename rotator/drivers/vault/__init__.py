@@ -1,7 +1,8 @@
 """HashiCorp Vault and OpenBao: one login, and what uses it. hvac lives here alone, imported at the first call."""
 
 from rotator.drivers.vault import cabinet, kv1
-from rotator.drivers.vault.client import Address, Vault
+from rotator.drivers.vault.address import Address
+from rotator.drivers.vault.client import Vault
 from rotator.drivers.vault.kv1 import Kv1Publisher
 from rotator.drivers.vault.login import (
     AppRoleLogin,

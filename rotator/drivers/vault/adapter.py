@@ -43,7 +43,7 @@ from rotator.core.errors import Misconfigured, RotatorError, Unavailable  # noqa
 from rotator.drivers.vault.answers import Declined, redact  # noqa: E402
 
 if TYPE_CHECKING:
-    from rotator.drivers.vault.client import Address
+    from rotator.drivers.vault.address import Address
     from rotator.drivers.vault.tally import Tally
 
 

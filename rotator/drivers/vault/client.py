@@ -7,16 +7,15 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from rotator.core.errors import RotatorError, Unavailable
 from rotator.core.ports import Clock
 from rotator.core.tokens import Secret
 from rotator.drivers.vault import answers
+from rotator.drivers.vault.address import Address
 from rotator.drivers.vault.answers import Declined
 from rotator.drivers.vault.login import Login
 from rotator.drivers.vault.pool import Pool
@@ -32,23 +31,6 @@ T = TypeVar("T")
 
 # How long `close` waits for threads to give their connections back; a thread in a hung call is left behind.
 CLOSING = timedelta(seconds=1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Address:
-    """Where a Vault is. Everything is said here: no VAULT_* variable, netrc, proxy or ``~/.vault-token`` is heard.
-
-    ``ca_file`` replaces the CA bundle that comes with requests; ``certificate`` (chain, key) is what we present where
-    Vault asks for one, both PEM. ``timeout`` is for each read from the socket; a whole
-    call may take ``connect_timeout + timeout`` unless it is given a deadline.
-    """
-
-    url: str
-    namespace: str | None = None
-    ca_file: Path | None = None
-    certificate: tuple[Path, Path] | None = None
-    timeout: timedelta = timedelta(seconds=10)
-    connect_timeout: timedelta = timedelta(seconds=3)
 
 
 class Vault:
