@@ -1,6 +1,6 @@
 """Settings become objects; the only room that knows everyone.
 
-``inspection`` reads the configuration and looks at what it names, ``plan`` is what comes of that, ``services`` knows the
+``inspection`` reads the configuration and looks at what it names, ``plan`` is what comes of it, ``services`` knows the
 unit that it belongs to, ``roster`` makes enrolments of it, ``house`` puts the daemon together, ``states`` knows the
 store, ``stored`` answers without a daemon, ``policies`` and ``online`` say and ask what is needed elsewhere,
 ``forecast`` makes a simulated fleet of it.

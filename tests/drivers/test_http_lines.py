@@ -28,13 +28,13 @@ ODD_URLS = [
 @pytest.mark.parametrize("url", URLS)
 def test_a_plain_url_is_taken_apart_as_httpx_does_it(url: str) -> None:
     assert lines._PLAIN.fullmatch(url)
-    assert lines.route(url) == transport.route(url)
+    assert lines.route(url) == lines.made(*transport.parts(url))
 
 
 @pytest.mark.parametrize("url", ODD_URLS)
 def test_any_other_url_is_left_to_httpx(url: str) -> None:
     assert not lines._PLAIN.fullmatch(url)
-    assert lines.route(url) == transport.route(url)
+    assert lines.route(url) == lines.made(*transport.parts(url))
     assert "p@" not in lines.route(url).place
 
 

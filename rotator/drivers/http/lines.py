@@ -55,7 +55,7 @@ def route(url: str) -> Route:
         # It knows what browsers make of the rest.
         from rotator.drivers.http import transport
 
-        return transport.route(url)
+        return made(*transport.parts(url))
     scheme, host, port, path, query = plain.groups()
     number = int(port or _PORTS[scheme])
     if not 0 < number < 1 << 16:

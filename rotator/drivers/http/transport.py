@@ -14,8 +14,8 @@ from datetime import timedelta
 from typing import Any
 
 from rotator.core.ports import HttpAnswer, HttpRequest, Reach
-from rotator.drivers.http import failures, lines, patience
-from rotator.drivers.http.direct import Progress, too_large
+from rotator.drivers.http import failures, patience
+from rotator.drivers.http.progress import Progress, too_large
 
 # httpx imports its own command line where click and rich happen to be installed: 85 of 150 ms before the first
 # token, and megabytes for ever. None makes that one import fail, as the language reference has it (section 5.3.1),
@@ -90,15 +90,15 @@ def _outgoing(request: HttpRequest) -> httpx.Request:
     return outgoing
 
 
-def route(url: str) -> lines.Route:
-    """Any URL taken apart as httpx does it. Raises failures.Unusable, UnicodeError."""
+def parts(url: str) -> tuple[str, str, int, str]:
+    """Scheme, host, port and target of any URL, as httpx has them. Raises failures.Unusable, UnicodeError."""
     try:
-        parts = httpx.URL(url)
+        found = httpx.URL(url)
     except httpx.InvalidURL:
         # Its text quotes the URL.
         raise failures.Unusable("protocol", NO_URL) from None
-    _check(parts)
-    return lines.made(parts.scheme, parts.raw_host.decode("ascii"), _port(parts), parts.raw_path.decode("ascii"))
+    _check(found)
+    return found.scheme, found.raw_host.decode("ascii"), _port(found), found.raw_path.decode("ascii")
 
 
 NO_URL = "the URL is not one of http or https with a host"
