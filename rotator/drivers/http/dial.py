@@ -8,6 +8,8 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 
+from rotator.drivers.http import ear
+
 # RFC 8305 section 5: the recommended delay between attempts. A dead IPv6 route then costs a blink, not the deadline.
 STAGGER = 0.25
 NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENETDOWN})
@@ -125,25 +127,9 @@ async def _connect(candidate: Address) -> socket.socket:
 
 async def _connected(sock: socket.socket) -> None:
     """Wait for connect(2). `loop.sock_connect` would take the address apart once more, which is one already."""
-    await writable(sock.fileno())
+    await ear.ours().until(sock.fileno(), ear.WRITABLE)
     if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
         raise OSError(code, os.strerror(code))
-
-
-async def writable(descriptor: int) -> None:
-    """Wait until it takes bytes; one that is being connected is, or failed to be, by then."""
-    loop = asyncio.get_running_loop()
-    waiter: asyncio.Future[None] = loop.create_future()
-    loop.add_writer(descriptor, _wake, waiter)
-    try:
-        await waiter
-    finally:
-        loop.remove_writer(descriptor)
-
-
-def _wake(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
 
 
 def _most_telling(refusals: Sequence[BaseException]) -> BaseException:

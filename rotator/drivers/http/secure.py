@@ -6,11 +6,10 @@ one buffer into another, costs a fifth more for each request (docs/performance.m
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import ssl
 
-from rotator.drivers.http import dial, wire
+from rotator.drivers.http import ear, wire
 
 
 async def secured(sock: socket.socket, tls: ssl.SSLContext, host: str) -> wire.Wire:
@@ -36,6 +35,7 @@ async def secured(sock: socket.socket, tls: ssl.SSLContext, host: str) -> wire.W
 class _Secured(wire.Plain):
     """The reader is there from the handshake on; before it each wait has one of its own."""
 
+    _NOT_NOW = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
     _sock: ssl.SSLSocket
 
     def __init__(self, sock: ssl.SSLSocket) -> None:
@@ -46,39 +46,9 @@ class _Secured(wire.Plain):
             try:
                 self._sock.do_handshake()
             except ssl.SSLWantReadError:
-                await self._readable()
+                await self._ear.until(self._fd, ear.READABLE)
             except ssl.SSLWantWriteError:
-                await dial.writable(self._fd)
+                await self._ear.until(self._fd, ear.WRITABLE)
             else:
                 self._listen()
                 return
-
-    async def send(self, payload: bytes) -> None:
-        left = memoryview(payload)
-        while left:
-            try:
-                left = left[self._sock.send(left) :]
-            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                # What it would have to read first the reader reads.
-                await dial.writable(self._fd)
-
-    def _receive(self) -> bytes | None:
-        try:
-            return super()._receive()
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            # A record that is not whole, or none that holds data: a ticket, an alert.
-            return None
-
-    async def _readable(self) -> None:
-        # Through the turnstile: what follows is the dearest step of all.
-        waiter: asyncio.Future[None] = self._loop.create_future()
-        self._loop.add_reader(self._fd, self._pass, waiter)
-        try:
-            await waiter
-        finally:
-            self._loop.remove_reader(self._fd)
-
-    def _pass(self, waiter: asyncio.Future[None]) -> None:
-        self._loop.remove_reader(self._fd)
-        if not waiter.done():
-            self._turnstile.let_through(waiter)
