@@ -30,7 +30,8 @@ _EVENT = struct.Struct("iIII")
 MOVED_FROM, MOVED_TO, MOVE_SELF = 0x40, 0x80, 0x800
 OVERFLOW, IGNORED, DIRECTORY = 0x4000, 0x8000, 0x40000000
 # How our publisher calls a file that is about to take the place of its target.
-_OURS = re.compile(r"\.(.+)\.[0-9a-f]{16}\.rotator")
+_OUR_END = b".rotator"
+_OURS = re.compile(rb"\.(.+)\.[0-9a-f]{16}" + re.escape(_OUR_END), re.DOTALL)
 
 
 @dataclass(slots=True)
@@ -140,17 +141,11 @@ class InotifyWatcher:
         except OSError:  # nothing there after all
             return
         touched: list[str] = []
-        again, arriving = False, ""
-        for descriptor, mask, cookie, name in _events(raw):
-            if name.startswith(".") and (ours := _OURS.fullmatch(name)) is not None:
-                # What happens to it before it takes the place of a target is nobody's news.
-                if mask & MOVED_FROM:
-                    arriving = f"{descriptor} {cookie} {ours[1]}"
-            # A folder that we made is news all the same.
-            elif not mask & MOVED_TO or mask & DIRECTORY or f"{descriptor} {cookie} {name}" != arriving:
-                more, lost = self._sort(descriptor, mask, name)
-                touched += more
-                again = again or lost
+        again = False
+        for descriptor, mask, name in _news(raw):
+            more, lost = self._sort(descriptor, mask, name)
+            touched += more
+            again = again or lost
         if again:
             reached = set(self._reached())
             self._arm()
@@ -175,10 +170,17 @@ class InotifyWatcher:
         return [location for folder in self._folders.values() for location in folder.locations]
 
 
-def _events(raw: bytes) -> Iterator[tuple[int, int, int, str]]:
-    """Watch, mask, cookie and name of each event (inotify(7))."""
-    at = 0
+def _news(raw: bytes) -> Iterator[tuple[int, int, str]]:
+    """Watch, mask and name of each event (inotify(7)) that is not of a publication of our own."""
+    at, arriving = 0, (0, 0, b"")
     while at < len(raw):
         descriptor, mask, cookie, length = _EVENT.unpack_from(raw, at)
         at += _EVENT.size + length
-        yield descriptor, mask, cookie, os.fsdecode(raw[at - length : at].rstrip(b"\0")) if length else ""
+        name = raw[at - length : at].rstrip(b"\0")
+        if name.endswith(_OUR_END) and (ours := _OURS.fullmatch(name)) is not None:
+            # What happens to it before it takes the place of a target is nobody's news.
+            if mask & MOVED_FROM:
+                arriving = descriptor, cookie, ours[1]
+        # A folder that we made is news all the same.
+        elif not mask & MOVED_TO or mask & DIRECTORY or (descriptor, cookie, name) != arriving:
+            yield descriptor, mask, os.fsdecode(name)

@@ -162,7 +162,7 @@ async def _under_lease(
         scribe.grant = step.grant
         outcome = Outcome(cls=OutcomeClass.NOT_SENT, message=credentials.what, mend=credentials.mend)
         earlier = tuple(one for one in step.events if not isinstance(one, events.ExchangeStarted))
-        return await _conclude(scribe, outcome, moment.now, None, enrolment, tools, asked=False, earlier=earlier)
+        return await _conclude(scribe, outcome, moment, moment, None, enrolment, tools, asked=False, earlier=earlier)
     await scribe.keep(step)
     return await _spend(scribe, order, credentials, enrolment, tools)
 
@@ -174,11 +174,10 @@ async def _spend(
     moment = tools.clock.moment()
     if not _outlasts(scribe.lease, moment, deadline):
         late = Outcome(cls=OutcomeClass.NOT_SENT, message="the machine stood still and the lease ran out")
-        return await _conclude(scribe, late, moment.now, credentials, enrolment, tools, asked=False)
+        return await _conclude(scribe, late, moment, moment, credentials, enrolment, tools, asked=False)
     request = TokenRequest(order.kind, credentials, order.refresh)
 
     async def finish() -> Result:
-        began = tools.clock.moment().boottime
         try:
             outcome = await enrolment.endpoint.exchange(request, deadline=deadline)
         except Exception as error:  # noqa: BLE001 (whatever it was, the request may have left: doubt, and told as a defect)
@@ -188,9 +187,7 @@ async def _spend(
                 )
             )
             outcome = Outcome(cls=OutcomeClass.DOUBTFUL, message="the exchange ended in a defect")
-        answered = tools.clock.moment().boottime
-        spans = Spans(answered, answered - began)
-        return await _conclude(scribe, outcome, moment.now, credentials, enrolment, tools, asked=True, spans=spans)
+        return await _conclude(scribe, outcome, moment, tools.clock.moment(), credentials, enrolment, tools, asked=True)
 
     return await shielded(finish())
 
@@ -202,15 +199,16 @@ def _outlasts(lease: Lease, moment: policy.Moment, deadline: timedelta) -> bool:
 
 
 async def _conclude(
-    scribe: Scribe, outcome: Outcome, sent_at: datetime, credentials: Credentials | None, enrolment: Enrolment,
-    tools: Tools, *, asked: bool, earlier: tuple[events.Event, ...] = (), spans: Spans | None = None,
+    scribe: Scribe, outcome: Outcome, began: policy.Moment, ended: policy.Moment, credentials: Credentials | None,
+    enrolment: Enrolment, tools: Tools, *, asked: bool, earlier: tuple[events.Event, ...] = (),
 ) -> Result:  # fmt: skip
     fact = lifecycle.Concluded(
-        outcome=outcome, sent_at=sent_at, credentials=credentials.digest if credentials else None
+        outcome=outcome, sent_at=began.now, credentials=credentials.digest if credentials else None
     )
-    step = lifecycle.advance(scribe.grant, fact, tools.clock.moment(), enrolment.rules, tools.dice.chance())
+    step = lifecycle.advance(scribe.grant, fact, ended, enrolment.rules, tools.dice.chance())
     # Without credentials there was no intent either: nothing is open that a failed save would leave open.
     step = replace(step, events=(*earlier, *step.events)) if earlier else step
+    spans = Spans(ended.boottime, ended.boottime - began.boottime) if asked else None
     await scribe.keep(step, patiently=credentials is not None, spans=spans)
     return Result(
         scribe.grant, True, None if outcome.cls is OutcomeClass.GRANTED else outcome, until=step.order.until

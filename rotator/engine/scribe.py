@@ -59,16 +59,15 @@ class Scribe:
                 failures += 1
                 await self._pause(error, failures)
         self.grant, self._stored = step.grant, step.grant.generation
-        durable = self._tools.clock.moment().boottime
+        save_took = None if spans is None else self._tools.clock.moment().boottime - spans.answered
         self._saved(step.grant, None if spans is None else spans.answered)
-        self._tools.bus.tell(*(self._measured(event, spans, durable) for event in step.events))
+        self._tools.bus.tell(*(self._measured(event, spans, save_took) for event in step.events))
 
-    def _measured(self, event: events.Event, spans: Spans | None, durable: timedelta) -> events.Event:
+    def _measured(self, event: events.Event, spans: Spans | None, save_took: timedelta | None) -> events.Event:
         if not isinstance(event, events.ExchangeEnded):
             return event
-        if spans is None:
-            return replace(event, provider=self._provider)
-        return replace(event, provider=self._provider, took=spans.took, save_took=durable - spans.answered)
+        took = None if spans is None else spans.took
+        return replace(event, provider=self._provider, took=took, save_took=save_took)
 
     async def _pause(self, error: Exception, failures: int) -> None:
         tools = self._tools

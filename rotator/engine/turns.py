@@ -69,28 +69,34 @@ class Turns:
         """Whether it stands in line."""
         return self._gates.hold(name)
 
-    def let_in(self) -> None:
-        """Start whoever may start now; no provider waits for another."""
+    def let_in(self, *, minding: bool = False) -> None:
+        """Start whoever may start now; no provider waits for another. ``minding``: where none of a gate may, the alarm
+        rings when one does. (Else any that was started looks again when it leaves; a sweep sets the alarm itself.)"""
         if self._closed or not self._gates.waiting:
             return
         moment, started = self._tools.clock.moment(), 0
         for gate in self._gates:
+            left_alone = True
             while (name := gate.next(moment)) is not None:
                 started += 1
                 desk = self._desks.get(name)
                 if desk is None or self._start(name, partial(self._rotate_due, desk, gate)) is None:
                     # What is at work on it looks itself whether more is due.
                     gate.leave(name, moment, None, asked=False)
+                else:
+                    left_alone = False
                 if started == AT_ONCE:
                     # The rest in the next turn of the loop: a herd must not stop it for long.
-                    asyncio.get_running_loop().call_soon(self.let_in)
+                    asyncio.get_running_loop().call_soon(partial(self.let_in, minding=minding))
                     return
+            if minding and left_alone and (starts_at := gate.starts_at(moment)) is not None:
+                self._alarm.mind(max(starts_at, moment.now + TOGETHER))
 
     def _start(self, name: str, work: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T] | None:
         task = self._crew.start(key(name), work)
         if task is not None:
             # Not before it has ended: it may itself be the next in line.
-            task.add_done_callback(lambda _: self.let_in())
+            task.add_done_callback(lambda _: self.let_in(minding=True))
         return task
 
     def starts_at(self) -> datetime | None:
@@ -169,8 +175,6 @@ class Turns:
         else:
             # The store tells it as well: that a rotation ended is no reason for a sweep.
             self._alarm.mind(due_at)
-        if gate.waiting and (starts_at := gate.starts_at(moment)) is not None:
-            self._alarm.mind(max(starts_at, moment.now + TOGETHER))
 
     async def ask(self, name: str, wish: Wish, adopted: lifecycle.Adopted | None = None) -> Result:
         """Rotate now because a person asked, past the line. Raises what the rotation raises."""

@@ -230,7 +230,9 @@ class FilePublisher:
         try:
             if gid is not None:
                 groups.give(descriptor, gid, self._path)
-            os.fchmod(descriptor, self._mode)
+            # Only where it is not so already: each change of a file wakes whoever watches its folder, ourselves too.
+            if stat.S_IMODE(os.fstat(descriptor).st_mode) != self._mode:
+                os.fchmod(descriptor, self._mode)
             kept = stat.S_IMODE(os.fstat(descriptor).st_mode)
             if kept != self._mode:
                 raise Misconfigured(
