@@ -27,23 +27,28 @@ class Crew:
         self._tasks: dict[Key, asyncio.Task[Any]] = {}
         self._closed = False
 
-    def start(self, key: Key, work: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T] | None:
-        """Start ``work`` under ``key``; None where one of that key runs already or the crew went home."""
+    def start(
+        self, key: Key, work: Callable[[], Coroutine[Any, Any, T]], after: Callable[[], None] | None = None
+    ) -> asyncio.Task[T] | None:
+        """Start ``work`` under ``key`` and call ``after`` once it has ended; None where one of that key runs already or
+        the crew went home."""
         # One that has ended but was not yet struck off the list is no longer at work: what it did not see any more
         # must not be lost.
         if self._closed or (key in self._tasks and not self._tasks[key].done()):
             return None
         task = asyncio.create_task(work(), name=" ".join(key))
         self._tasks[key] = task
-        task.add_done_callback(partial(self._ended, key))
+        task.add_done_callback(partial(self._ended, key, after))
         return task
 
-    def _ended(self, key: Key, task: asyncio.Task[Any]) -> None:
+    def _ended(self, key: Key, after: Callable[[], None] | None, task: asyncio.Task[Any]) -> None:
         if self._tasks.get(key) is task:
             del self._tasks[key]
         if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, RotatorError):
             self._bus.tell(events.TaskFailed(at=self._now(), doing=" ".join(key), error=type(error).__name__))
         self._changed()
+        if after is not None:
+            after()
 
     def runs(self, key: Key) -> bool:
         """Whether the task of that key is at work."""
@@ -75,15 +80,19 @@ async def shielded(work: Coroutine[Any, Any, T]) -> T:
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
+        # Not `asyncio.shield`, which calls back once more for every rotation.
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        task.add_done_callback(partial(_wake, ended))
         try:
-            await asyncio.shield(task)
+            await ended
         except asyncio.CancelledError as error:
-            if task.cancelled():
-                raise
             cancelled = error
-        except Exception:  # noqa: BLE001 (raised again by result() below)
-            break
     if cancelled is not None:
         task.exception()
         raise cancelled
     return task.result()
+
+
+def _wake(waiter: asyncio.Future[None], _: asyncio.Task[Any]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

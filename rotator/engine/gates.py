@@ -168,9 +168,13 @@ class Gate:
     def _first(self, line: Line) -> tuple[datetime, str] | None:
         heap = self._lines[line]
         # Who moved, passed by or was sent away has left an entry behind.
-        while heap and self._places.get(heap[0][1]) != Place(line, heap[0][0]):
+        while heap:
+            until, name = heap[0]
+            place = self._places.get(name)
+            if place is not None and place.line is line and place.until == until:
+                return heap[0]
             heapq.heappop(heap)
-        return heap[0] if heap else None
+        return None
 
     def _most_urgent(self, moment: Moment) -> timedelta | None:
         """When the first token of those in order runs out, on the boot-time clock; None where none is valid."""

@@ -134,6 +134,9 @@ class Scheduler:
             self._pacing.looked(self._moment)
             try:
                 upcoming = await self._look(now)
+                if upcoming is not None:
+                    # Before that nobody will be asked: to be rung for it is for nothing.
+                    upcoming = max(upcoming, self._pacing.next_look(self._moment, 0))
             except RotatorError as error:
                 doing = "the sweep could not ask the store"
                 tools.bus.tell(events.StoreTroubled(at=now, reason=str(error), doing=doing, sweep=True))

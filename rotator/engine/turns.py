@@ -93,11 +93,8 @@ class Turns:
                 self._alarm.mind(max(starts_at, moment.now + TOGETHER))
 
     def _start(self, name: str, work: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T] | None:
-        task = self._crew.start(key(name), work)
-        if task is not None:
-            # Not before it has ended: it may itself be the next in line.
-            task.add_done_callback(lambda _: self.let_in(minding=True))
-        return task
+        # Not before it has ended: it may itself be the next in line.
+        return self._crew.start(key(name), work, partial(self.let_in, minding=True))
 
     def starts_at(self) -> datetime | None:
         """When the first of those in line may start; None where nobody waits, or only one that ends makes room."""

@@ -24,6 +24,14 @@ _Job = tuple[Callable[[], Any], "asyncio.Future[Any]", asyncio.AbstractEventLoop
 _Told = tuple["asyncio.Future[Any]", Any, Exception | None]
 
 
+class _Side:
+    """What one loop has handed in during this turn, and what it was not told of yet."""
+
+    def __init__(self) -> None:
+        self.gathered: list[_Job] = []
+        self.done: deque[_Told] = deque()
+
+
 class Lane:
     """One thread: what is handed in is done in that order. Whatever is done when the loop looks is told together, so
     that a herd wakes neither thread nor loop for each file, and what hangs holds back nothing that is done."""
@@ -32,15 +40,16 @@ class Lane:
         # Python joins its thread at exit, so a write that was begun ends.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"files-{number}")
         self._waiting: deque[_Job] = deque()
-        self._gathered: WeakKeyDictionary[asyncio.AbstractEventLoop, list[_Job]] = WeakKeyDictionary()
-        self._done: WeakKeyDictionary[asyncio.AbstractEventLoop, deque[_Told]] = WeakKeyDictionary()
+        self._sides: WeakKeyDictionary[asyncio.AbstractEventLoop, _Side] = WeakKeyDictionary()
 
     def run(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """Do ``work`` on the thread. Cancelled, it has not begun or ends in the background."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[T] = loop.create_future()
-        self._done.setdefault(loop, deque())
-        gathered = self._gathered.setdefault(loop, [])
+        side = self._sides.get(loop)
+        if side is None:
+            side = self._sides[loop] = _Side()
+        gathered = side.gathered
         if not gathered:
             # With this turn of the loop whatever else is handed in during it: a thread that is woken for the first of
             # them takes the interpreter away from those who hand in the others.
@@ -73,7 +82,7 @@ class Lane:
                 except Exception as raised:  # noqa: BLE001 (carried to whoever waits)
                     error = raised
             self._waiting.popleft()
-            done = self._done[loop]
+            done = self._sides[loop].done
             done.append((waiter, result, error))
             if len(done) == 1:
                 # A loop that is closed has nobody who waits.

@@ -16,6 +16,12 @@ from rotator.drivers.oauth.profile import ClientAuth, Encoding, Profile
 # RFC 3986 section 2.3: what no encoding changes, which is nearly every token.
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]*")
 
+_TYPES = {Encoding.JSON: "application/json", Encoding.FORM: "application/x-www-form-urlencoded"}
+_HEADERS: dict[Encoding, tuple[tuple[str, str], ...]] = {
+    encoding: (("Accept", "application/json"), ("User-Agent", f"rotator/{__version__}"), ("Content-Type", kind))
+    for encoding, kind in _TYPES.items()
+}
+
 
 class Incomplete(Exception):
     """A value that the request needs is missing or cannot be encoded; never leaves this package."""
@@ -29,16 +35,14 @@ class Incomplete(Exception):
 def written(request: TokenRequest, profile: Profile) -> HttpRequest:
     """The one POST of this exchange. Raises Incomplete; an empty value is left out, as section 3.1 treats it."""
     fields = _fields(request, profile)
-    headers = [("Accept", "application/json"), ("User-Agent", f"rotator/{__version__}")]
+    headers = _HEADERS[profile.encoding]
     if _by_basic(request.credentials, profile):
-        headers.append(("Authorization", f"Basic {_basic(request.credentials)}"))
+        headers = (*headers, ("Authorization", f"Basic {_basic(request.credentials)}"))
     if profile.encoding is Encoding.JSON:
-        headers.append(("Content-Type", "application/json"))
         body = json.dumps(fields).encode("ascii")
     else:
-        headers.append(("Content-Type", "application/x-www-form-urlencoded"))
         body = "&".join([f"{name}={_quoted(value)}" for name, value in fields.items()]).encode("ascii")
-    return HttpRequest("POST", profile.token_url, tuple(headers), body)
+    return HttpRequest("POST", profile.token_url, headers, body)
 
 
 def secrets_of(request: TokenRequest) -> tuple[str, ...]:

@@ -7,8 +7,8 @@ die with the process that could have used them.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -176,10 +176,9 @@ class SqliteStore:
         if not granted and lease is not None and not self._is_current(lease, grant.name):
             raise Overtaken(f"the lease of {grant.name} is no longer ours: another owner took over")
         kind = Kind.WRITE if grant.intent is None else Kind.INTENT
-        with self._writing(grant.name) as is_last:
-            await self._write(lambda connection: rows.save(connection, grant, expected, self._seal), kind, at=now)
-            if is_last():
-                self._known[grant.name] = grant
+        await self._change(
+            grant.name, lambda connection: rows.save(connection, grant, expected, self._seal), kind, now, becomes=grant
+        )
 
     async def delivered(self, delivery: Delivery) -> None:
         await self._write(lambda connection: rows.delivered(connection, delivery), at=self._clock.now())
@@ -194,8 +193,9 @@ class SqliteStore:
         await self._write(lambda connection: rows.forget(connection, grant, location), at=self._clock.now())
 
     async def retire(self, name: str) -> bool:
-        with self._writing(name):
-            return await self._write(lambda connection: rows.retire(connection, name), at=self._clock.now())
+        return await self._change(
+            name, lambda connection: rows.retire(connection, name), Kind.WRITE, self._clock.now(), becomes=None
+        )
 
     async def news(self, names: Collection[str]) -> Mapping[str, Grant | None]:
         """Nobody else writes here."""
@@ -216,25 +216,25 @@ class SqliteStore:
         sealed = [] if isinstance(self._seal, Unsealed) else await self._read(rows.sealed)
         await self._seal.prepare(sealed, anew=anew)
 
-    @contextmanager
-    def _writing(self, name: str) -> Iterator[Callable[[], bool]]:
-        """What is stored of ``name`` is not known until the last write of it that was handed in is answered. One whose
-        answer nobody heard (cancelled) leaves it unknown until the next: it may still come."""
+    async def _change(
+        self, name: str, work: Callable[[sqlite3.Connection], T], kind: Kind, at: datetime, *, becomes: Grant | None
+    ) -> T:
+        """Write what is stored of ``name``, which is not known until the last write of it that was handed in is
+        answered. One whose answer nobody heard (cancelled) leaves it unknown until the next: it may still come."""
         self._writes = write = self._writes + 1
         self._on_the_way[name] = write
         self._known.pop(name, None)
-
-        def is_last() -> bool:
-            return self._on_the_way.get(name) == write
-
         try:
-            yield is_last
+            result = await self._write(work, kind, at=at)
         except Exception:
-            if is_last():
+            if self._on_the_way.get(name) == write:
                 del self._on_the_way[name]
             raise
-        if is_last():
+        if self._on_the_way.get(name) == write:
             del self._on_the_way[name]
+            if becomes is not None:
+                self._known[name] = becomes
+        return result
 
     def _drop(self, lease: Lease) -> None:
         if self._is_current(lease, lease.grant):
