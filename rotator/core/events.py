@@ -1,7 +1,7 @@
 """What happened, in the past tense. Events carry names, numbers, times and fingerprints, never a secret.
 
-Each event is a frozen dataclass (by `Event` alone) with a stable dotted ``name``, a ``level`` (of the journal's words) and a
-``sentence`` for a person. Listeners tell them on; nothing decides by them.
+Each event is a frozen dataclass, by `Event` alone, with a stable dotted ``name``, a ``level`` (of the journal's words)
+and a ``sentence`` for a person. Listeners tell them on; nothing decides by them.
 """
 
 from __future__ import annotations
