@@ -6,7 +6,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from rotator.assembly.inputs import Inputs
 from rotator.assembly.lasting import Lasting
 from rotator.assembly.plan import Plan
 from rotator.assembly.roster import ConfiguredRoster
-from rotator.core import events
+from rotator.core import events, lean
 from rotator.core.health import Margin, Startup
 from rotator.core.ports import Clock, Face, Roster
 from rotator.drivers import clock, watch
@@ -36,7 +36,7 @@ CONTROL = "control"
 EARLY = 256
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Built:
     """A daemon that is ready to serve, with its faces. ``tracing`` is one of them: a single pass has spans to send too,
     and closes that one alone."""

@@ -11,13 +11,13 @@ import stat
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from rotator import settings
 from rotator.assembly import roster, services
 from rotator.assembly.plan import Plan
+from rotator.core import lean
 from rotator.core.errors import BadUsage, Misconfigured
 from rotator.core.grants import Kind, Outcome
 from rotator.core.ports import TokenRequest
@@ -37,7 +37,7 @@ class Form(StrEnum):
     KUBERNETES = "kubernetes"
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Wanted:
     """One grant, as it was asked for. ``token_url`` is for a provider that is neither built in nor configured."""
 
@@ -58,7 +58,7 @@ class Wanted:
         return {key: secret for key, secret in given.items() if secret is not None}
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Piece:
     """One file to write."""
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rotator.assembly import roster, states
 from rotator.assembly.plan import Plan
+from rotator.core import lean
 from rotator.core.errors import Misconfigured, Refused, RotatorError, Unavailable
 from rotator.core.ports import HttpRequest
 from rotator.drivers import clock
@@ -23,7 +23,7 @@ LIMIT = timedelta(seconds=10)
 LARGEST = 64 << 10
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Finding:
     """What one check found; ``error`` None where all is well. ``asked``: False where it could not even be tried from
     here, which is neither good nor bad."""

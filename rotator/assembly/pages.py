@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import rotator
 from rotator.assembly import references
 from rotator.assembly.plan import Plan
+from rotator.core import lean
 from rotator.core.events import Event
 from rotator.core.ports import Clock
 from rotator.core.tokens import Secret
@@ -27,7 +27,7 @@ COUNTED = 64
 Defect = Callable[[str, Exception], None]
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Surroundings:
     """Whom the pages ask besides the daemon."""
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from rotator import settings
 from rotator.assembly import services
+from rotator.core import lean
 from rotator.core.errors import BadUsage
 from rotator.settings import Loaded, Settings, sources
 
@@ -35,7 +36,7 @@ class Unwrapped:
         return cast("T", known[1])
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Plan:
     """What a command works with. ``warnings`` are what works but has a better way; ``tallies`` (by Vault) are there
     where somebody shows what is counted."""

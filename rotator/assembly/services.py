@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
+
+from rotator.core import lean
 
 SYSTEM = Path("/etc")
 OURS = SYSTEM / "rotator"
@@ -21,7 +22,7 @@ ALONE = "rotator-vault"
 INSTANCE = re.compile(r"[A-Za-z0-9:_\\-][A-Za-z0-9:_.\\-]*")
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Service:
     """One of the units in ``systemd/``. ``folder`` is its StateDirectory= and RuntimeDirectory=, ``home`` the folder of
     its configuration and credentials. ``lives_alone``: its user exists only while it runs."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from rotator.cli import words
+from rotator.core import lean
 
 # Values that are names of files, by what --help calls them.
 FILES = ("FILE", "DIR")
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Option:
     """``value`` is how --help calls it, empty for a switch; ``choices`` are all that it may be."""
 
@@ -23,7 +23,7 @@ class Option:
     choices: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Word:
     """A command by the words that lead to it: what may follow."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+from rotator.core import lean
 from rotator.core.errors import BadUsage
 from rotator.core.health import State
 
@@ -15,7 +15,7 @@ MOST_NAMED = 10
 RANKS = {state.value: rank for rank, state in enumerate(State)}
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Wish:
     """``names`` may have ``*`` and ``?``; ``states`` as they are shown, with ``-`` for a space if one likes. Empty: all
     of them. ``limit`` None: however many they are."""
@@ -26,7 +26,7 @@ class Wish:
     worst_first: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Selection:
     """``rows`` in order. ``well``: every grant that the names mean is published, shown or not. ``left_out``: how many
     grants of the snapshot are not among the rows."""

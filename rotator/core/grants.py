@@ -5,10 +5,11 @@ Everything is immutable; the lifecycle makes a new record for every change.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from rotator.core import lean
 from rotator.core.policy import Moment
 from rotator.core.tokens import AccessToken, Secret
 
@@ -48,7 +49,7 @@ class Charge(StrEnum):
     HALF = "the provider counts: half of what is left is given up"
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Answer:
     """What a provider granted. ``access`` is None where it may not be used (granted in part);
     ``lifetime`` is None where ``expires_in`` was missing or unusable."""
@@ -61,7 +62,7 @@ class Answer:
     remarks: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@lean.dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """How one token request ended.
 
@@ -81,7 +82,7 @@ class Outcome:
     barred: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Intent:
     """“I am about to spend ``generation`` with this exchange”: durable before the request leaves.
 
@@ -97,7 +98,7 @@ class Intent:
     interactive: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Doubt:
     """A refresh request left and no answer is on record: nobody knows whether the refresh token was spent.
 
@@ -109,7 +110,7 @@ class Doubt:
     cause: str
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Latch:
     """Credentials were refused: no further exchange until ``digest`` (a keyed hash of the request's credentials and
     settings) changes or an operator asks."""
@@ -120,7 +121,7 @@ class Latch:
     since: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Trouble:
     """Why a grant is not simply fresh: the class of the last failure, in words, since when, how often in a row."""
 
@@ -131,7 +132,7 @@ class Trouble:
     count: int
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True, kw_only=True)
+@lean.dataclass(frozen=True, slots=True, weakref_slot=True, kw_only=True)
 class Grant:
     """Everything that is durable about one grant.
 

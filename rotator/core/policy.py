@@ -6,9 +6,11 @@ Nothing here asks the time or rolls dice: ``now`` and ``chance`` (a number in [0
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 from enum import StrEnum
+
+from rotator.core import lean
 
 ZERO = timedelta(0)
 OPERATOR_PACE = (timedelta(minutes=15), timedelta(hours=1))
@@ -24,7 +26,7 @@ class Reuse(StrEnum):
     KILLS_FAMILY = "kills_family"
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Moment:
     """One reading of all clocks: wall time (aware UTC), the boot's id and CLOCK_BOOTTIME since that boot.
 
@@ -58,7 +60,7 @@ class Moment:
         return ticked
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@lean.dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
     """How many password exchanges may be spent: ``limit`` in any ``window``, at least ``apart``."""
 
@@ -95,7 +97,7 @@ class Budget:
         return earliest
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@lean.dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """Everything the lifecycle must know of one grant's provider and settings."""
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 from enum import IntEnum
 from typing import Protocol
 
-from rotator.core import events
+from rotator.core import events, lean
 from rotator.core.grants import Grant, Kind, Outcome
 from rotator.core.health import Census, Listed
 from rotator.core.policy import Moment, Rules
@@ -79,7 +79,7 @@ class Reach(IntEnum):
     COMPLETE = 4
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class HttpRequest:
     """One request. ``body`` and ``headers`` may hold secrets and do not print."""
 
@@ -89,7 +89,7 @@ class HttpRequest:
     body: bytes = field(default=b"", repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class HttpAnswer:
     """What came back, and how far it got.
 
@@ -121,7 +121,7 @@ class Http(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Credentials:
     """What a token request presents, resolved just before it. ``digest`` is the keyed hash a latch remembers."""
 
@@ -142,7 +142,7 @@ class CredentialSource(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class TokenRequest:
     """One exchange at the token endpoint (RFC 6749 sections 4.3.2 and 6)."""
 
@@ -201,7 +201,7 @@ class Watcher(Protocol):
     def close(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Lease:
     """The right to *start* an exchange of ``grant`` until ``until``. ``fence`` only ever goes up."""
 
@@ -211,7 +211,7 @@ class Lease:
     until: Moment
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Delivery:
     """That ``generation`` stands at ``location``, as the store remembers it."""
 
@@ -224,7 +224,7 @@ class Delivery:
     mark: str
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Entry:
     """A grant that stands in the store instead of in the configuration. ``text`` is its table, `[grants.NAME]`, as
     JSON; it may hold secrets and does not print. ``provider`` is the one that it names."""
@@ -234,7 +234,7 @@ class Entry:
     text: str = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Heard:
     """What others did to a register, by name: ``entered`` or changed there; ``struck`` out of it; ``granted``: who has
     a token set that this daemon may not have published, for others rotated it or its entry is new here."""
@@ -390,7 +390,7 @@ class Store(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@lean.dataclass(frozen=True, slots=True, kw_only=True)
 class Enrolment:
     """One grant as configured, made of objects: what the engine works with.
 

@@ -7,10 +7,11 @@ day neither holds a provider for a day nor lets a herd loose.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import IntEnum
 
+from rotator.core import lean
 from rotator.core.grants import Grant, OutcomeClass
 from rotator.core.lifecycle import choices
 from rotator.core.policy import ZERO, Moment, Rules
@@ -26,7 +27,7 @@ SHARE = 4
 SILENT = frozenset({OutcomeClass.NOT_SENT, OutcomeClass.BUSY, OutcomeClass.DOUBTFUL})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@lean.dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What one provider bears from us: ``in_flight`` exchanges at a time, ``per_second`` started in a second.
 
@@ -84,7 +85,7 @@ TURNS = (Line.HELD, Line.MISSING, Line.HELD, Line.FAILING)
 """Those that are in order get half of all turns: what is promised to readers comes before what is new or broken."""
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Place:
     """Where a grant stands in line; ``until`` is when it is needed at the latest (or since when it is missed)."""
 
@@ -110,7 +111,7 @@ def place(grant: Grant, moment: Moment, rules: Rules) -> Place:
 # --- the breaker ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@lean.dataclass(frozen=True, slots=True, kw_only=True)
 class Breaker:
     """Whether the provider is asked at all, shared by its grants. ``failed`` names the different grants that got no
     answer since the last one; ``opened_at`` (boot-time clock) is set while it is open, ``openings`` counts them in a

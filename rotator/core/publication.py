@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import string
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
+from rotator.core import lean
 from rotator.core.errors import Misconfigured
 from rotator.core.tokens import AccessToken, Secret
 
@@ -28,7 +28,7 @@ class Format(StrEnum):
     TEMPLATE = "template"
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Publication:
     """One generation of one grant, as it is carried to a target. ``scope`` None means as requested."""
 
@@ -58,7 +58,7 @@ class Found(StrEnum):
     UNTOLD = "not told of it"
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Settled:
     """What a publisher found and, unless it was AHEAD, that the target now holds the publication.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import NoReturn
+
+from rotator.core import lean
 
 MASK = "•••"
 FINGERPRINT_DIGITS = 8
@@ -55,7 +56,7 @@ class Secret:
         raise TypeError("a Secret is not pickled or copied out of the process")
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class AccessToken:
     """What readers need: the token and how long it holds.
 

@@ -15,12 +15,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from rotator.core import publication
+from rotator.core import lean, publication
 from rotator.core.errors import Misconfigured, RotatorError, Unavailable
 from rotator.core.ports import Http, HttpAnswer, HttpRequest
 from rotator.core.publication import Found, Publication, Settled
@@ -39,7 +38,7 @@ _THREAD = ThreadPoolExecutor(1, thread_name_prefix="kubernetes")
 _SCHEME = "secret:"
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Owner:
     """A Pod with which the Secret shall go (ownerReferences of ObjectMeta)."""
 

@@ -13,10 +13,9 @@ import hashlib
 import json
 import os
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rotator.core import extras
+from rotator.core import extras, lean
 from rotator.core.errors import Misconfigured, StateDamaged
 from rotator.core.tokens import Secret
 
@@ -30,7 +29,7 @@ VERSION = 1
 Read = Callable[[], Awaitable[Secret]]
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Envelope:
     """What stands in the place of a record. ``wrapped`` is the data key as the Vault wrapped it, empty for a key of the
     operator's; ``key`` names the key without telling anything of it."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 
+from rotator.core import lean
 from rotator.core.errors import RotatorError
 from rotator.core.grants import Grant
 from rotator.core.ports import Delivery, Publisher, Store
 from rotator.core.publication import Settled
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Post:
     """What we know of one target: ``generation`` is what stands there (None: not known to be ours), ``look_at``
     when to settle it next, ``trouble`` why it is not right. ``ahead`` is set where it holds a newer generation than

@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta
 
-from rotator.core import events, health, lifecycle
+from rotator.core import events, health, lean, lifecycle
 from rotator.core.errors import BadUsage, Doubtful, Misconfigured, Refused, RotatorError, Transient, Unavailable
 from rotator.core.grants import Kind, OutcomeClass
 from rotator.core.health import Health, Startup
@@ -32,7 +32,7 @@ FAREWELL = timedelta(seconds=5)
 PATIENCE = timedelta(seconds=30)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@lean.dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """What `assembly` hands to the daemon. ``reread`` reads the configuration anew and raises Misconfigured where
     it is bad; ``warnings`` are told at start."""

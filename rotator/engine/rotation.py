@@ -7,11 +7,11 @@ answer is saved at once, and only then is anything told. Once a request may have
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 
-from rotator.core import events, lifecycle, policy, tokens
+from rotator.core import events, lean, lifecycle, policy, tokens
 from rotator.core.errors import RotatorError, Transient
 from rotator.core.grants import Grant, Kind, Outcome, OutcomeClass
 from rotator.core.ports import Credentials, Enrolment, Lease, TokenRequest
@@ -21,7 +21,7 @@ from rotator.engine.scribe import Saved, Scribe, Spans
 from rotator.engine.tools import Tools
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@lean.dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
     """What somebody asked of a rotation: see `lifecycle.Due`. ``password`` stands in for the configured one."""
 
@@ -31,7 +31,7 @@ class Wish:
     password: Secret | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Result:
     """The grant as it is saved now, and the error of the exchange, None where none was sent or it was granted.
 

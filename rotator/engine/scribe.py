@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 
-from rotator.core import events, lifecycle, policy
+from rotator.core import events, lean, lifecycle, policy
 from rotator.core.errors import Overtaken, RotatorError
 from rotator.core.grants import Grant
 from rotator.core.ports import Lease
@@ -19,7 +19,7 @@ Saved = Callable[[Grant, timedelta | None], None]
 SAVE_RETRY = policy.Rules(backoff_base=timedelta(milliseconds=50), backoff_cap=timedelta(seconds=5))
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Spans:
     """What was measured of an exchange, on the boot-time clock: when its answer was read, and how long it took."""
 

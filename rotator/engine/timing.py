@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 
+from rotator.core import lean
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@lean.dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
     """How often the store is swept and every target is looked at; ``sweep_every`` is also the sweep's deadline.
     ``follow_every``: how often other daemons are listened to, where the store is shared."""

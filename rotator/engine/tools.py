@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from rotator.core import lean
 from rotator.core.ports import Clock, Dice, Store
 from rotator.engine.bus import Bus
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@lean.dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
     """What the engine works with, handed from the daemon to every part of it."""
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -24,7 +23,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 
 from rotator import __version__
-from rotator.core import events
+from rotator.core import events, lean
 from rotator.core.errors import Misconfigured
 from rotator.core.events import Event
 
@@ -33,7 +32,7 @@ FAREWELL = timedelta(seconds=5)
 Attributes = dict[str, str | int]
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class _Rotation:
     """An exchange that has begun, or the last that ended, of one grant."""
 

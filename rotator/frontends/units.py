@@ -10,12 +10,12 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 import rotator
+from rotator.core import lean
 
 UNITS = ("rotator.service", "rotator@.service", "rotator-vault.service")
 # Keys that older versions of systemd do not know, by the version that brought them (systemd's NEWS).
@@ -36,7 +36,7 @@ class _Tree(Protocol):
     def read_text(self, encoding: str) -> str: ...
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Piece:
     """One file. ``text`` is None for one that must not be there; ``kept`` is for what is the operator's once it
     exists."""
@@ -46,7 +46,7 @@ class Piece:
     kept: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Change:
     """What was done to a file, or would be: ``written``, ``removed`` or ``kept``."""
 

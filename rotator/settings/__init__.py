@@ -26,7 +26,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
 
 from pydantic import ValidationError
 
+from rotator.core import lean
 from rotator.core.errors import Misconfigured
 from rotator.settings import advice, checks, discovered, documents, problems, registered, shape, sharing, sources
 from rotator.settings.addresses import Address
@@ -77,7 +78,7 @@ __all__ = [
 DEBUG = "PYDANTIC_SETTINGS_DEBUG"
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Loaded:
     """Settings that hold together, and where each comes from.
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
 from pathlib import PurePosixPath
+
+from rotator.core import lean
 
 _PLACE = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+|localhost)):([0-9]{1,5})")
 FORM = 'must be "IP:PORT" such as "127.0.0.1:9465" or "[::1]:9465", or "unix:/run/rotator/http"'
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Address:
     """``path`` of a Unix socket, else ``host`` (an IP address) and ``port``."""
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path as FilePath
 from typing import Any
 
+from rotator.core import lean
 from rotator.core.errors import Misconfigured
 from rotator.settings import places, shape
 from rotator.settings.shape import Path
@@ -18,7 +19,7 @@ DROP_INS = "grants.d"
 """The folder beside the configuration file; it need not exist."""
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class File:
     """A configuration file, parsed; ``path`` None stands for no file at all. ``data`` holds the grants of the drop-ins
     too; ``parts`` says for each of these which file it stands in."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
+from rotator.core import lean
 from rotator.settings import shape
 from rotator.settings.shape import Node, Path
 from rotator.settings.sources import PREFIX, Layers, segments, spelled
@@ -23,7 +23,7 @@ EXAMPLES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Problem:
     """``text`` follows the dotted key of ``path``: ``is missing; add …``."""
 

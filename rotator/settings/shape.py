@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+from rotator.core import lean
 from rotator.settings.models import Settings
 from rotator.settings.values import KINDS, SecretReference
 from rotator.settings.vaults import Auth
@@ -17,7 +18,7 @@ from rotator.settings.vaults import Auth
 Path = tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Node:
     """``keys`` are those of a table, ``each`` is what stands under any name, ``holds_value`` is an end of the tree.
 

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_settings import PydanticBaseSettingsSource
 
-from rotator.core import notices
+from rotator.core import lean, notices
 from rotator.settings import documents, official, shape
 from rotator.settings.models import Settings
 from rotator.settings.shape import Node, Path
@@ -119,7 +119,7 @@ def merge(high: Any, low: Any, node: Node | None) -> Any:
     return merged
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Layers:
     """The three layers and what they come to."""
 

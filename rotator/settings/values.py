@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, PlainSerializer, PlainValidator, SecretStr, StringConstraints
 from pydantic_core import PydanticCustomError
 
+from rotator.core import lean
 from rotator.core.tokens import MASK
 from rotator.settings import addresses, entries
 from rotator.settings.addresses import Address
@@ -45,7 +45,7 @@ SIGNALS = ("HUP", "USR1", "USR2", "TERM", "INT", "WINCH", "CONT", "URG")
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class SecretReference:
     """Where a secret is, or (``kind`` is ``literal``) the secret itself. Printing shows the kind only."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from rotator.core import lean
 from rotator.core.events import brief
 from rotator.core.grants import Grant, OutcomeClass
 from rotator.core.health.snapshot import GrantHealth, State, TargetHealth
@@ -15,7 +15,7 @@ from rotator.core.policy import Budget
 LONG_REST = timedelta(minutes=10)
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Margin:
     """A required token with ``least`` or less left makes us unready, until one with more than ``enough`` is there.
 

@@ -6,9 +6,9 @@ A check is (name, trouble); the trouble is empty where all is well. The names of
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 
+from rotator.core import lean
 from rotator.core.health.snapshot import Health
 
 LOOP = "loop"
@@ -23,7 +23,7 @@ class Question(StrEnum):
     STARTED = "startupz"
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Check:
     name: str
     trouble: str

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from rotator.core import lean
 from rotator.core.events import brief
 from rotator.core.publication import rfc3339
 
@@ -30,7 +30,7 @@ class Startup(StrEnum):
     NONE = "none"
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Pulse:
     """Whether our own loop turns: ``at`` is when the last sweep ended within its deadline, whatever its result,
     ``quiet`` the time awake since then, ``patience`` how long that may be. No provider and no Vault is part of it."""
@@ -51,7 +51,7 @@ class Pulse:
         return f"the last sweep ended {brief(self.quiet)} ago ({rfc3339(self.at)}); {brief(self.patience)} are allowed"
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class TargetHealth:
     """``generation`` None: not the saved one stands there. ``trouble`` is empty where all is well. ``valid_until`` is
     about what was last seen there where that is not the saved generation; None: nothing that we can vouch for.
@@ -66,7 +66,7 @@ class TargetHealth:
     hook: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class GrantHealth:
     """One grant as shown. ``reason`` is empty for a fresh one, else says why and how to mend it. ``rests``: nothing is
     tried for so long (a spent budget: up to a day) that no supervisor should hold up a start for it.
@@ -114,7 +114,7 @@ class GrantHealth:
         return self.published or self.rests or self.state in (State.LATCHED, State.PERSON_NEEDED)
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class ProviderHealth:
     """What the grants of one provider share: how many wait for their turn and are at work, and whether it is asked by
     one at a time because it gave many no answer."""
@@ -125,7 +125,7 @@ class ProviderHealth:
     breaker_open: bool
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Census:
     """The register in numbers: how many stand in it, hold a valid token, wait for a person, and were due more than a
     minute ago."""
@@ -145,7 +145,7 @@ class Census:
         return ", ".join(told)
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Listed:
     """What the register shows of a grant without opening anything. ``due_at`` None: it waits for a person, or was never
     at work (``generation`` 0)."""
@@ -157,7 +157,7 @@ class Listed:
     due_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Health:
     """The whole snapshot at ``at``. ``pulse`` is None where no daemon runs; ``started``: it has once said READY=1.
     ``register``: the grants of the store's register in numbers, as they were counted last; ``walked``: what each of

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
-from rotator.core import policy
+from rotator.core import lean, policy
 from rotator.core.grants import Doubt, Grant, Kind, Source
 from rotator.core.lifecycle import facts
 from rotator.core.policy import Moment, Reuse, Rules
@@ -13,7 +13,7 @@ from rotator.core.policy import Moment, Reuse, Rules
 BUDGET_SPENT = "the budget allows no password exchange yet"
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Choice:
     """What would be done and from when. ``kind`` None: only a person can help, ``why`` and ``mend`` say how."""
 

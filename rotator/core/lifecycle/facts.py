@@ -6,15 +6,14 @@ Orders       what to do next: `Exchange` (its intent is already in the grant), `
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 
-from rotator.core import events
+from rotator.core import events, lean
 from rotator.core.grants import Grant, Kind, Outcome
 from rotator.core.tokens import Secret
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@lean.dataclass(frozen=True, slots=True, kw_only=True)
 class Due:
     """The alarm rang, the sweep looked, or somebody asked.
 
@@ -29,7 +28,7 @@ class Due:
     wanted: Kind | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@lean.dataclass(frozen=True, slots=True, kw_only=True)
 class Concluded:
     """An exchange ended. ``sent_at`` is the time before its request was sent."""
 
@@ -38,7 +37,7 @@ class Concluded:
     credentials: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@lean.dataclass(frozen=True, slots=True, kw_only=True)
 class Behind:
     """A target holds a higher generation of our lineage: our store is an old copy."""
 
@@ -47,12 +46,12 @@ class Behind:
     expires_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@lean.dataclass(frozen=True, slots=True, kw_only=True)
 class ClockFellBack:
     """Wall time is below a time already seen: what the store says of validity cannot be judged."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@lean.dataclass(frozen=True, slots=True, kw_only=True)
 class Adopted:
     """A person hands over a refresh token that was obtained elsewhere."""
 
@@ -62,7 +61,7 @@ class Adopted:
 Fact = Due | Concluded | Behind | ClockFellBack | Adopted
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Exchange:
     """Send this token request now; ``refresh`` is the token it spends."""
 
@@ -71,7 +70,7 @@ class Exchange:
     refresh: Secret | None
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Rest:
     """Nothing to do before ``until``; None means until a person or a changed secret acts. ``why`` is for who asked."""
 
@@ -82,7 +81,7 @@ class Rest:
 Order = Exchange | Rest
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Step:
     """The new record, the order to follow once it is saved, and what to tell after that."""
 

@@ -11,11 +11,10 @@ import errno
 import hashlib
 import os
 import stat
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rotator.core import publication
+from rotator.core import lean, publication
 from rotator.core.errors import Misconfigured
 from rotator.core.publication import Format, Found, Publication, Settled
 from rotator.core.tokens import AccessToken, Secret
@@ -33,7 +32,7 @@ def parse_location(location: str) -> Path | None:
     return path if location.startswith(_SCHEME) and path.is_absolute() else None
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class _There:
     """What stands at the path; ``content`` is None where that is no regular file, or one that cannot be read."""
 

@@ -7,12 +7,12 @@ successor is a swap in one place.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rotator.core import errors
+from rotator.core import errors, lean
 from rotator.core.ports import HttpAnswer, HttpRequest, Reach
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rotator.drivers.http import dial
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Profile:
     """How to reach one provider. Providers with equal profiles may share a client and so its TLS context.
 

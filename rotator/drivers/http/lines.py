@@ -8,9 +8,9 @@ times as much and is only then imported.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 
+from rotator.core import lean
 from rotator.core.ports import HttpRequest
 from rotator.drivers.http import failures
 
@@ -32,7 +32,7 @@ _BODIED = frozenset({"PATCH", "POST", "PUT"})
 _BODILESS = frozenset({204, 205, 304})
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Route:
     """A URL taken apart. ``place`` is host and port for a message: never the user, the path or the query."""
 
@@ -93,7 +93,7 @@ def _begun(method: str, way: Route, headers: tuple[tuple[str, str], ...]) -> str
     return "\r\n".join([*lines, "Accept-Encoding: identity", "Connection: close", ""])
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Head:
     """A usual answer without its body, which begins at ``start`` and ends at ``end``."""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta
 from enum import StrEnum
 
-from rotator.core import policy
+from rotator.core import lean, policy
 from rotator.core.grants import Answer
 from rotator.core.ports import HttpAnswer, Reach
 from rotator.core.tokens import FINGERPRINT_DIGITS, Secret
@@ -38,7 +38,7 @@ class Body(StrEnum):
     EMPTY = "nothing"
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Reading:
     """``error`` is the code with the profile's map applied, ``said`` the same as it came; ``text`` is the
     provider's sentence, not yet fit to be shown; ``answer`` is there for TOKENS and HALF. ``hide`` is what must not be

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
+
+from rotator.core import lean
 
 
 class Encoding(StrEnum):
@@ -21,7 +23,7 @@ class ClientAuth(StrEnum):
     BASIC = "basic"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@lean.dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
     """Plain settings of one provider's token endpoint.
 

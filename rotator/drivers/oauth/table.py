@@ -13,16 +13,16 @@ answer proves that nobody looked at the credentials.
 from __future__ import annotations
 
 from collections.abc import Callable, Container
-from dataclasses import dataclass
 from datetime import timedelta
 
+from rotator.core import lean
 from rotator.core.grants import Charge, Kind, OutcomeClass
 from rotator.core.grants import OutcomeClass as C
 from rotator.core.ports import Reach
 from rotator.drivers.oauth.bodies import Body
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Finding:
     """What is known of one answer, as the rows ask for it."""
 
@@ -42,7 +42,7 @@ SOON: Pace = (timedelta(minutes=1), timedelta(minutes=15))
 SPARING: Pace = (timedelta(minutes=30), timedelta(hours=8))
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Row:
     """``what`` says it in a message where the provider gave no error code. What begins with ``password`` stands where a
     password exchange differs from a refresh. ``pace``, ``charge`` and ``barred`` are those of the outcome."""

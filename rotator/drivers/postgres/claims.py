@@ -5,16 +5,15 @@ it was taken for, by our own boot-time clock. That is never sooner than by its o
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import timedelta
 
-from rotator.core import records
+from rotator.core import lean, records
 from rotator.core.policy import Moment
 
 NOTHING = timedelta(0)
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Claim:
     """A lease as it is stored; ``until`` counts on the boot-time clock of ``boot_id``."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, LiteralString
 
@@ -12,7 +11,7 @@ import psycopg
 from psycopg import conninfo
 from psycopg.rows import TupleRow
 
-from rotator.core import policy
+from rotator.core import lean, policy
 from rotator.core.errors import Misconfigured, RotatorError, Unavailable
 from rotator.core.ports import Clock, Dice
 from rotator.core.tokens import Secret
@@ -33,7 +32,7 @@ Rows = list[TupleRow]
 Password = Callable[[], Awaitable[Secret]]
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Address:
     """``url`` as libpq reads it, without a password; ``password`` gives one for each connection, else libpq finds it
     (PGPASSFILE, a client certificate)."""

@@ -7,12 +7,12 @@ of version 0 in the table of migrations; each step can be run again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import LiteralString
 
 import psycopg
 from psycopg.rows import TupleRow
 
+from rotator.core import lean
 from rotator.core.errors import StateDamaged, Unavailable
 from rotator.drivers.postgres import failures
 from rotator.drivers.postgres.failures import NoState
@@ -21,7 +21,7 @@ from rotator.drivers.postgres.link import Link
 ROUNDS = 8
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Migration:
     """``oldest`` is the version of a program that still works with the tables after this step: one that only adds
     keeps it. It is raised, a release later, by a step that takes something away."""

@@ -6,11 +6,11 @@ Every statement is conditional and tells by its rows who got through; none of th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 from typing import LiteralString
 
-from rotator.core import pressure, records
+from rotator.core import lean, pressure, records
 from rotator.core.errors import Overtaken
 from rotator.core.grants import Grant
 from rotator.core.policy import Moment
@@ -24,7 +24,7 @@ from rotator.drivers.postgres.link import Rows, Statement
 SOON = timedelta(seconds=0.2)
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Saving:
     """``step`` goes up with every save that this process sends, so that one that comes late, over a connection given
     up long ago, changes nothing. ``unsure``: an earlier try to save exactly this was never answered."""
@@ -118,7 +118,7 @@ class _WhyNotSaved:
                 job.failed(error)
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Leasing:
     owner: str
     moment: Moment

@@ -11,11 +11,10 @@ import asyncio
 import os
 import stat
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
-from rotator.core import tokens
+from rotator.core import lean, tokens
 from rotator.core.errors import Misconfigured, RotatorError, Unavailable
 from rotator.core.ports import Credentials
 from rotator.core.tokens import Secret
@@ -44,7 +43,7 @@ class NoCredentials(Misconfigured):
         self.key = key
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Reference:
     """Where a secret is kept.
 

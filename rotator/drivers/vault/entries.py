@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta
 from typing import Any
 from urllib.parse import quote, unquote
 
-from rotator.core import publication
+from rotator.core import lean, publication
 from rotator.core.publication import Found, Publication, Settled
 
 MANAGED_BY = "managed-by"
@@ -32,7 +32,7 @@ def read_location(scheme: str, location: str) -> tuple[str, str, str] | None:
     return name, unquote(mount), path
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Entry:
     """What stands at a path. ``version`` is 0 where there is no entry; ``data`` is None where the current version is
     deleted or destroyed; ``span`` is how long after its creation the version deletes itself, None for never."""

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
-from rotator.core import policy
+from rotator.core import lean, policy
 from rotator.core.errors import Refused, RotatorError
 from rotator.core.tokens import Secret
 from rotator.drivers.vault.answers import Declined
@@ -26,7 +25,7 @@ Read = Callable[[], Awaitable[Secret]]
 ZERO = timedelta(0)
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Auth:
     """What a login gave. A ``lease`` of zero never ends; ``counted`` tells that its uses are limited."""
 
@@ -36,7 +35,7 @@ class Auth:
     counted: bool
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Attempt:
     """One login, its secrets read: ``send`` makes it, on a worker thread."""
 
@@ -65,7 +64,7 @@ class Login(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class TokenLogin:
     """A token that an operator gives us, and that we renew. ``read`` is asked at login and by every renewal beat."""
 
@@ -79,7 +78,7 @@ class TokenLogin:
         return Attempt((token,), lambda client: _look_up(client, token))
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class TokenFileLogin(TokenLogin):
     """A token that somebody else keeps alive (the sink of a Vault Agent): read anew, never renewed."""
 
@@ -87,7 +86,7 @@ class TokenFileLogin(TokenLogin):
     mend = "look at who writes that file (a Vault Agent?): its token is not valid"
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class AppRoleLogin:
     """AppRole at auth/``mount``. ``secret_id`` is None for a role with ``bind_secret_id=false``."""
 
@@ -171,7 +170,7 @@ class WrappedAppRoleLogin:
         return Secret(secret_id)
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class JwtLogin:
     """A signed token that the surroundings give us, at auth/``mount``: JWT and Kubernetes log in with the same two
     fields. ``jwt`` is read anew at each login, since a kubelet replaces it long before it expires.
@@ -198,7 +197,7 @@ class JwtLogin:
         return Attempt((jwt,), lambda client: _log_in(client, self.mount, fields))
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class UserpassLogin:
     """A user name and a password at auth/``mount``; .../docs/auth/userpass"""
 
@@ -218,7 +217,7 @@ class UserpassLogin:
         return Attempt((password,), lambda client: _log_in(client, self.mount, fields, path))
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class CertificateLogin:
     """The TLS certificate that the connection presents (`Address.certificate`), at auth/``mount``; ``role`` chooses
     among several that fit. .../docs/auth/cert"""

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from rotator.core import records
+from rotator.core import lean, records
 from rotator.core.errors import StateDamaged
 from rotator.core.grants import Grant
 from rotator.core.policy import Moment
@@ -21,7 +21,7 @@ from rotator.core.ports import Delivery, Lease
 _LOCAL = "file:"
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Claim:
     """A lease as it is stored. ``owner`` is empty once it was given back; the ``fence`` stays, for it only goes up.
 
@@ -41,7 +41,7 @@ class Claim:
         return Claim(owner, self.fence + 1, span, moment.boot_id, moment.boottime + span)
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Page:
     """``version`` is that of KV, 0 where there is no entry; ``at`` is the latest wall time of a write to it. A grant
     that was retired leaves a page of deliveries."""

@@ -7,9 +7,10 @@ for one's capabilities are in Vault's own policy ``default``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+
+from rotator.core import lean
 
 if TYPE_CHECKING:
     import hvac
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 ORDER = ("create", "read", "update", "delete", "list")
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Right:
     """What is needed at ``path``, and ``why``, in words for the person who reads the policy."""
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from rotator.core import policy
+from rotator.core import lean, policy
 from rotator.core.errors import Misconfigured, Refused, RotatorError, Unavailable
 from rotator.core.ports import Clock
 from rotator.core.tokens import Secret
@@ -36,7 +35,7 @@ GRACE = 0.15
 FRUITLESS = timedelta(minutes=5)
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Held:
     """A login that stands. ``number`` tells it from the one before; ``first_lease`` is what it began with."""
 
@@ -61,7 +60,7 @@ def _share(token: Secret) -> float:
     return 2 / 3 - hashlib.sha256(token.reveal().encode()).digest()[0] / 5120
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class _Failure:
     error: RotatorError
     at: datetime

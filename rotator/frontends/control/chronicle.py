@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 
-from rotator.core import telling
+from rotator.core import lean, telling
 from rotator.core.errors import BadUsage, Transient
 from rotator.core.events import Event, EventsDropped, Level
 from rotator.frontends.control import wire
@@ -22,7 +21,7 @@ FOLLOWERS = 8
 WAITING = 256
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Wish:
     """What a follower wants: events of ``grant`` (None: of all, and of the daemon), as grave as ``level`` or graver,
     not older than ``since`` (None: all that is remembered), and with ``follow`` also those that come."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
-from rotator.core import errors
+from rotator.core import errors, lean
 from rotator.core.ports import Entry
 from rotator.core.tokens import Secret
 from rotator.frontends.control import wire
@@ -60,7 +60,7 @@ class Orders(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Answer:
     """A status and the body, which holds a token where `token` was asked for and does not print."""
 

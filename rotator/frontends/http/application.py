@@ -8,13 +8,13 @@ import binascii
 import hmac
 import ipaddress
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from rotator.core import lean
 from rotator.core.errors import RotatorError
 from rotator.core.health import Health
 from rotator.core.tokens import Secret
@@ -28,7 +28,7 @@ METHODS = ("GET", "HEAD")
 CLOSED = "default-src 'none'; frame-ancestors 'none'"
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Sources:
     """What is shown. ``snapshot`` raises Transient where no daemon runs any more. ``token`` is read anew for each
     request that needs it; None: nobody must show one. ``metrics`` makes (content type, body in pieces) of a snapshot

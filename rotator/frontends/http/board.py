@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 
+from rotator.core import lean
 from rotator.core.health import GrantHealth, Health, State
 from rotator.frontends.http.rows import TONES
 
@@ -16,7 +16,7 @@ WELL = 3
 CHOICES = (ATTENTION, *(state.value for state in State))
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Wish:
     """What somebody wants to see. A ``state`` is a word of `State`, or `ATTENTION` for all that is not simply well."""
 
@@ -35,7 +35,7 @@ class Wish:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Shown:
     """One page of what was found; ``page`` may be less than wished for."""
 
@@ -45,7 +45,7 @@ class Shown:
     pages: int
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Count:
     """All grants in numbers; ``next`` is the one that rotates next."""
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from rotator.core import events
+from rotator.core import events, lean
 
 DAY = timedelta(days=1)
 # A mark is some 200 bytes: 8 MB at most, however many grants there are and however ill they fare.
@@ -26,7 +25,7 @@ class What(StrEnum):
     DELIVERED = "delivered"
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Mark:
     """``until`` of a rotation is when its token expires."""
 

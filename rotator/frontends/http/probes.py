@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from rotator.core import lean
 from rotator.core.health import Health
 from rotator.core.health.probes import Question, answer, passes
 
@@ -14,7 +15,7 @@ SHOWN = 100
 LINES = 500
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Asked:
     """One probe: its page, the one check of its path, what is left out, and whether every check is to be told."""
 

@@ -13,13 +13,13 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
+from rotator.core import lean
 from rotator.core.errors import Misconfigured, Unavailable
 from rotator.frontends.http.application import Application, Sources
 
@@ -32,7 +32,7 @@ FAREWELL = 2
 MODE = 0o660
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Place:
     """Where to listen: ``path`` of a Unix socket, else an IP address and a port."""
 

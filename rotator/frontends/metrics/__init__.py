@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from rotator.core import events
+from rotator.core import events, lean
 from rotator.core.health import Health
 from rotator.core.ports import Clock
 from rotator.frontends.metrics import catalogue, process
@@ -40,7 +39,7 @@ class Tally(Protocol):
     def requests(self) -> Mapping[tuple[str, str], int]: ...
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Sources:
     """What is asked at each scrape: events that listeners missed (by listener), messages that systemd did not take,
     and the Vaults by name."""

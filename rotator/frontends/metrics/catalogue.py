@@ -7,8 +7,7 @@ than “seconds left”, which are exact at the time of a query. Values of ``sta
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from rotator.core import lean
 from rotator.core.grants import OutcomeClass
 from rotator.core.health import State
 
@@ -26,7 +25,7 @@ TARGET = (*GRANT, "target", "kind")
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Family:
     """One metric. ``buckets`` (upper bounds in seconds) are those of a histogram."""
 
