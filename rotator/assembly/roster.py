@@ -145,7 +145,8 @@ class ConfiguredRoster:
 
     def _described(self, provider: str) -> str:
         if provider not in self._dumps:
-            self._dumps[provider] = self._plan.settings.providers[provider].model_dump_json()
+            whole = self._plan.settings
+            self._dumps[provider] = settings.described(whole, providers={provider: whole.providers[provider]})
         return self._dumps[provider]
 
     def _endpoint(self, name: str, scope: str | None) -> oauth.Endpoint:
@@ -164,7 +165,8 @@ class ConfiguredRoster:
         provider = self._plan.settings.providers[grant.provider]
         scope = grant.scope or provider.scope
         described = hashlib.sha256(
-            f"{text or grant.model_dump_json()}{self._described(grant.provider)}".encode()
+            f"{text or settings.described(self._plan.settings, grants={name: grant})}"
+            f"{self._described(grant.provider)}".encode()
         ).hexdigest()  # secrets are masked in a dump; a changed literal is noticed by the credentials' own digest
         return Enrolment(
             name=name,

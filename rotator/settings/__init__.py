@@ -62,6 +62,7 @@ __all__ = [
     "Target",
     "Vault",
     "VaultPath",
+    "described",
     "discovered",
     "duration",
     "effective",
@@ -156,6 +157,14 @@ def of_state(path: Path | None, environ: Mapping[str, str]) -> Loaded:
 def references(settings: Settings) -> Iterator[tuple[str, SecretReference]]:
     """Every secret that is configured, with its dotted key."""
     return ((shape.dotted(path), reference) for path, reference in checks.references(settings))
+
+
+def described(settings: Settings, **tables: Mapping[str, Any]) -> str:
+    """Single ``grants`` or ``providers`` as text, secrets masked, to tell whether anything of them has changed.
+
+    They are written by what writes the whole configuration: a class of its own would have to build its own first, which
+    costs a start 5 ms."""
+    return settings.model_copy(update=tables).model_dump_json(include=set(tables))
 
 
 def effective(loaded: Loaded) -> list[tuple[str, Any, str]]:

@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 
 from rotator.core import pressure
 from rotator.core.policy import Reuse
-from rotator.settings.parts import Part
+from rotator.settings.parts import TABLE, Part
 from rotator.settings.targets import Target
 from rotator.settings.values import (
     AbsolutePath,
@@ -142,7 +142,7 @@ class Provider(Part):
     rotate_at: float = Field(default=0.75, gt=0, lt=1)
     jitter: float = Field(default=0.05, ge=0, lt=0.5)
     spacing: Span = timedelta(seconds=30)
-    limits: Limits = Field(default_factory=Limits)
+    limits: Limits = TABLE
     proxy: Proxy | None = Field(default=None, repr=False)
     ca_file: AbsolutePath | None = None
     allow_plain_http: bool = False
@@ -169,7 +169,7 @@ class Grant(Part):
     username: Text | None = None
     password: Reference | None = None
     scope: Text | None = None
-    budget: Budget = Field(default_factory=Budget)
+    budget: Budget = TABLE
     targets: dict[Name, Target] = Field(default_factory=dict)
 
 
@@ -191,19 +191,19 @@ class Settings(BaseSettings):
         frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=False, env_file=None
     )
 
-    state: State = Field(default_factory=State)
-    startup: Startup = Field(default_factory=Startup)
-    log: Log = Field(default_factory=Log)
-    traces: Traces = Field(default_factory=Traces)
-    timing: Timing = Field(default_factory=Timing)
-    readiness: Readiness = Field(default_factory=Readiness)
-    http: Http = Field(default_factory=Http)
-    metrics: Metrics = Field(default_factory=Metrics)
+    state: State = TABLE
+    startup: Startup = TABLE
+    log: Log = TABLE
+    traces: Traces = TABLE
+    timing: Timing = TABLE
+    readiness: Readiness = TABLE
+    http: Http = TABLE
+    metrics: Metrics = TABLE
     providers: dict[ProviderName, Provider] = Field(default_factory=dict)
     grants: dict[Name, Grant] = Field(default_factory=dict)
     vault: dict[Name, Vault] = Field(default_factory=dict)
-    discovery: Discovery = Field(default_factory=Discovery)
-    kubernetes: Cluster = Field(default_factory=Cluster)
+    discovery: Discovery = TABLE
+    kubernetes: Cluster = TABLE
 
     @classmethod
     def settings_customise_sources(

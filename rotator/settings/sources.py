@@ -6,7 +6,6 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -105,7 +104,7 @@ def _put(read: Environment, path: Path, variable: str, value: str) -> None:
 
 def read_presets() -> dict[str, Any]:
     """The built-in providers, data of the package."""
-    return tomllib.loads(resources.files("rotator").joinpath("presets.toml").read_text("utf-8"))
+    return tomllib.loads(FilePath(__file__).parents[1].joinpath("presets.toml").read_text("utf-8"))
 
 
 def merge(high: Any, low: Any, node: Node | None) -> Any:
