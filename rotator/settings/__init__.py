@@ -2,6 +2,7 @@
 
 ::
 
+    schemas    how pydantic comes to functions of ours
     values     one value as people write it: "30s", "0640", { file = … }
     entries    … and where something stands in a Vault
     addresses  … and where something listens

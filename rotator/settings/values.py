@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, PlainSerializer, PlainValidator, SecretStr, StringConstraints
+from pydantic import SecretStr, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from rotator.core import lean
@@ -21,6 +21,7 @@ from rotator.core.tokens import MASK
 from rotator.settings import addresses, entries
 from rotator.settings.addresses import Address
 from rotator.settings.entries import VaultPath
+from rotator.settings.schemas import By, Then
 
 # Ten years: longer than anything kept fresh, and far below what timedelta can hold.
 LONGEST = timedelta(days=3650)
@@ -232,32 +233,27 @@ def _check_place(kind: str, value: str) -> None:
 Text = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
-# Functions of our own: pydantic reads the signature of a serializer, and that of a built-in changed in CPython 3.13.
-def listed(texts: tuple[str, ...]) -> list[str]:
-    return list(texts)
-
-
 def octal(bits: int) -> str:
     return f"{bits:04o}"
 
 
-Duration = Annotated[timedelta, PlainValidator(duration), PlainSerializer(written)]
-Span = Annotated[timedelta, PlainValidator(positive), PlainSerializer(written)]
-Mode = Annotated[int, PlainValidator(mode), PlainSerializer(octal)]
-Url = Annotated[str, AfterValidator(url)]
-Proxy = Annotated[str, AfterValidator(proxy), PlainSerializer(shown_url)]
-StoreUrl = Annotated[str, AfterValidator(store_url)]
-AbsolutePath = Annotated[Path, PlainValidator(absolute)]
-Listen = Annotated[Address, PlainValidator(addresses.address), PlainSerializer(addresses.spelt)]
-TargetFile = Annotated[Text, AfterValidator(target_file)]
-VaultEntry = Annotated[VaultPath, PlainValidator(entries.vault_entry), PlainSerializer(entries.spelt)]
-VaultFolder = Annotated[VaultPath, PlainValidator(entries.vault_folder), PlainSerializer(entries.spelt)]
-VaultTemplate = Annotated[VaultPath, PlainValidator(entries.vault_template), PlainSerializer(entries.spelt)]
-Argv = Annotated[tuple[str, ...], PlainValidator(argv), PlainSerializer(listed)]
-Names = Annotated[tuple[str, ...], PlainValidator(names), PlainSerializer(listed)]
-SignalName = Annotated[str, PlainValidator(signal_name)]
-Reference = Annotated[SecretReference, PlainValidator(reference), PlainSerializer(shown)]
-Mount = Annotated[Text, AfterValidator(entries.mount)]
+Duration = Annotated[timedelta, By(duration, written)]
+Span = Annotated[timedelta, By(positive, written)]
+Mode = Annotated[int, By(mode, octal)]
+Url = Annotated[str, Then(url)]
+Proxy = Annotated[str, Then(proxy, shown_url)]
+StoreUrl = Annotated[str, Then(store_url)]
+AbsolutePath = Annotated[Path, By(absolute)]
+Listen = Annotated[Address, By(addresses.address, addresses.spelt)]
+TargetFile = Annotated[Text, Then(target_file)]
+VaultEntry = Annotated[VaultPath, By(entries.vault_entry, entries.spelt)]
+VaultFolder = Annotated[VaultPath, By(entries.vault_folder, entries.spelt)]
+VaultTemplate = Annotated[VaultPath, By(entries.vault_template, entries.spelt)]
+Argv = Annotated[tuple[str, ...], By(argv, list)]
+Names = Annotated[tuple[str, ...], By(names, list)]
+SignalName = Annotated[str, By(signal_name)]
+Reference = Annotated[SecretReference, By(reference, shown)]
+Mount = Annotated[Text, Then(entries.mount)]
 # "[NAMESPACE/]NAME" as Kubernetes names them (RFC 1123).
 SecretName = Annotated[
     str, StringConstraints(pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=317)
