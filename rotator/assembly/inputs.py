@@ -39,6 +39,7 @@ class Inputs:
 
     async def start(self) -> None:
         self._watcher = watch.InotifyWatcher()
+        self._watcher.begin()
         self._watch()
         # What changed between its first reading and now has told nobody.
         self._changed()

@@ -198,6 +198,10 @@ class Watcher(Protocol):
         """Watch exactly these locations from now on; each is called on the event loop after a change."""
         ...
 
+    def begin(self) -> None:
+        """Until this is asked nobody is called: what it takes to watch may be dear, and publishing comes first."""
+        ...
+
     def close(self) -> None: ...
 
 

@@ -136,10 +136,15 @@ class Courier:
         for one in enrolments:
             for target, publisher in one.targets.items():
                 if publisher.local:
-                    places[publisher.location] = partial(self._touched, one.name, target)
+                    places[publisher.location] = partial(self.touched, one.name, target)
         self._watcher.watch(places)
 
-    def _touched(self, name: str, target: str) -> None:
+    def watch(self) -> None:
+        """From now on a local target that is touched is looked at, at once."""
+        self._watcher.begin()
+
+    def touched(self, name: str, target: str) -> None:
+        """Look at a target that may have changed, unless it rests."""
         one = self._rounds.get(name)
         if one is not None and target in one.posts and not one.posts[target].rests:
             self._start(name, target)

@@ -129,10 +129,11 @@ class Daemon:
         self._scheduler = None
 
     async def _first_pass(self, scheduler: Scheduler) -> None:
-        """Publish what is stored and start what is due before anything else is imported or opened."""
+        """Publish what is stored and start what is due before anything else is imported, opened or watched."""
         if not self._stop.is_set():
             await self._turn(scheduler, alarm=False)
             await self._quiet(scheduler, FIRST_PASS)
+            scheduler.watch()
         self._parts.bus.open()
 
     def _set_beats(self, scheduler: Scheduler) -> None:

@@ -10,9 +10,13 @@ from rotator.core.policy import Moment
 from rotator.core.ports import Enrolment, Publisher, Roster
 from rotator.core.publication import Publication
 from rotator.engine import listing, rotation
+from rotator.engine.courier import Courier
 from rotator.engine.desks import Desks
 from rotator.engine.listing import LeftOut
 from rotator.engine.tools import Tools
+
+PAGE = 128
+"""Files that are looked at in one way to a thread."""
 
 
 async def wanting(
@@ -40,6 +44,25 @@ async def in_order(found: Iterable[tuple[Enrolment, Grant]], roster: Roster, too
             whose += [grant.name] * len(enrolment.targets)
     stand = await roster.standing(wanted, moment.now)
     return good - {name for name, stands in zip(whose, stand, strict=True) if not stands}
+
+
+async def look_back(desks: Desks, courier: Courier, roster: Roster, tools: Tools) -> None:
+    """Have every local target settled that a resident's token was published in and that holds it no more."""
+    moment = tools.clock.moment()
+    # A copy: a reload may come between two pages.
+    residents = list(desks)
+    for first in range(0, len(residents), PAGE):
+        wanted, places = list[tuple[Publisher, Publication]](), list[tuple[str, str]]()
+        for desk in residents[first : first + PAGE]:
+            publication = _published(desk.enrolment, desk.grant, moment, tools)
+            if publication is not None:
+                local = [(target, place) for target, place in desk.enrolment.targets.items() if place.local]
+                wanted += [(place, publication) for _, place in local]
+                places += [(desk.enrolment.name, target) for target, _ in local]
+        stand = await roster.standing(wanted, moment.now)
+        for (name, target), stands in zip(places, stand, strict=True):
+            if not stands:
+                courier.touched(name, target)
 
 
 def _published(enrolment: Enrolment, grant: Grant, moment: Moment, tools: Tools) -> Publication | None:

@@ -16,7 +16,7 @@ from rotator.core import events, health, lifecycle, policy
 from rotator.core.errors import RotatorError
 from rotator.core.ports import Roster, Watcher
 from rotator.core.publication import Settled
-from rotator.engine import questions
+from rotator.engine import glance, questions
 from rotator.engine.alarm import Alarm
 from rotator.engine.board import Desk
 from rotator.engine.courier import Courier
@@ -78,6 +78,13 @@ class Scheduler:
         if high_water is not None and moment.now < high_water - policy.CLOCK_TOLERANCE:
             self._tools.bus.tell(events.ClockBehind(at=moment.now, high_water=high_water))
             self._desks.distrust(moment)
+
+    def watch(self) -> None:
+        """Notice from now on when a local target is touched, and look what happened to those that hold something since
+        it was published, for nobody watched them yet."""
+        self._courier.watch()
+        look_back = partial(glance.look_back, self._desks, self._courier, self._roster, self._tools)
+        self._crew.start(("look back",), look_back)
 
     async def reload(self, roster: Roster) -> events.Reloaded:
         """Work with another roster from now on. What is in flight ends under the old one, which is closed after that;

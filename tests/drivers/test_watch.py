@@ -24,6 +24,7 @@ class Bells:
 
     def __init__(self) -> None:
         self.watcher = watch.InotifyWatcher()
+        self.watcher.begin()
         self.calls: Counter[str] = Counter()
         self._rung = asyncio.Event()
 
@@ -394,11 +395,32 @@ def test_it_may_be_closed_after_its_loop(tmp_path: Path) -> None:
 
     async def run() -> None:
         watcher.watch({f"file:{tmp_path / 'token'}": lambda: None})
+        watcher.begin()
 
     before = len(os.listdir("/proc/self/fd"))
     asyncio.run(run())
     watcher.close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_before_it_begins_nothing_is_opened_and_nobody_called(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+
+    async def run() -> None:
+        bells = Bells()
+        bells.watcher = watch.InotifyWatcher()
+        before = os.listdir("/proc/self/fd")
+        bells.watch(path)
+        assert os.listdir("/proc/self/fd") == before
+        path.touch()
+        bells.watcher.begin()
+        await asyncio.sleep(0)
+        assert not bells.calls
+        path.touch()
+        await bells.wait_rung(path)
+        bells.watcher.close()
+
+    asyncio.run(run())
 
 
 def test_where_the_machine_cannot_watch_it_stays_silent_and_tries_again_later(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from rotator.core import errors, events
 from rotator.core.ports import Delivery
 from rotator.core.publication import Found, Publication, Settled
+from rotator.lab import world
 from tests.engine.stage import HOUR, MINUTE, SECOND, Stage, play
 
 
@@ -252,5 +253,26 @@ def test_a_target_that_is_ahead_while_we_stop_is_left_to_the_next_start() -> Non
             await stage.pass_time(10 * MINUTE)
             held = stage.place().holds
             assert isinstance(held, Publication) and held.generation == 10
+
+    play(story)
+
+
+def test_what_is_changed_before_anybody_watches_is_found_as_soon_as_somebody_does() -> None:
+    async def story() -> None:
+        stage = Stage()
+        async with stage.play():
+            await stage.pass_time(SECOND)
+
+        class Spoiling(world.BlindWatcher):
+            """Between the publication and the watch somebody else was at the target."""
+
+            def begin(self) -> None:
+                stage.place().holds = "somebody else's"
+
+        stage.watcher = Spoiling()
+        async with stage.play():
+            await stage.pass_time(timedelta(milliseconds=10))
+            assert isinstance(stage.place().holds, Publication)
+            assert stage.names().count("target.repaired") == 1
 
     play(story)
