@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
+from datetime import timedelta
 from itertools import islice
 
 from rotator.core import events
-from rotator.core.errors import Misconfigured, RotatorError
+from rotator.core.errors import Misconfigured, Overtaken, RotatorError
 from rotator.core.grants import Grant
-from rotator.core.ports import Register
+from rotator.core.ports import Enrolment, Register, Roster
 from rotator.engine import reading, scribe, turns
 from rotator.engine.crew import Crew
 from rotator.engine.desks import Desks
@@ -72,6 +73,22 @@ class Hearing:
                 tools.bus.tell(events.StoreTroubled(at=tools.clock.now(), reason=str(error), doing=doing))
             return
         self._unheard = 0
+
+    async def confirm(self, enrolment: Enrolment, roster: Roster) -> None:
+        """Raises Overtaken where a guest is entered otherwise by now, or not at all, and another daemon did that of
+        whom we have not heard yet: what it says is served at once then. Raises what the store raises."""
+        register, name = self._tools.store.register, enrolment.name
+        if register is None or not self._tools.store.follows or self._desks.is_resident(name):
+            return
+        entries, _ = await reading.entries(register, [name])
+        with suppress(Misconfigured):
+            made = [roster.enrolment_of(entry) for entry in entries]
+            if any((one.identity, one.fingerprint) == (enrolment.identity, enrolment.fingerprint) for one in made):
+                return
+        await self._visits.renew([name])
+        # Who was struck is let go when that is heard, and needs no look before.
+        left = timedelta(0) if entries else None
+        raise Overtaken(f"{name} was entered otherwise by another daemon, or struck", mend="try again", left=left)
 
     async def _publish(self) -> None:
         """What others rotated: at the desks of those who are there, by bringing all others to one."""

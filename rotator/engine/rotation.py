@@ -6,6 +6,7 @@ answer is saved at once, and only then is anything told. Once a request may have
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -31,6 +32,14 @@ class Wish:
     password: Secret | None = None
 
 
+Confirm = Callable[[Enrolment], Awaitable[None]]
+"""Asks whether an enrolment is still what is entered, under the lease. Raises Overtaken where it is not."""
+
+
+async def unchanged(_: Enrolment) -> None:
+    """For who is configured: nobody else changes that."""
+
+
 @lean.dataclass(frozen=True, slots=True)
 class Result:
     """The grant as it is saved now, and the error of the exchange, None where none was sent or it was granted.
@@ -54,25 +63,30 @@ class Result:
         return OutcomeClass.GRANTED if self.outcome is None else self.outcome.cls
 
 
-async def rotate(enrolment: Enrolment, tools: Tools, wish: Wish = Wish(), *, saved: Saved) -> Result:
+async def rotate(
+    enrolment: Enrolment, tools: Tools, wish: Wish = Wish(), *, saved: Saved, confirm: Confirm = unchanged
+) -> Result:
     """Do what is due for one grant, at most one exchange.
 
-    ``saved`` hears of every grant that became durable, before the events are told. Raises Overtaken where another
-    owner holds the lease or saved first, Unavailable while the store is away *before* anything was spent. Cancelling
-    is safe up to the exchange; from then on the answer is saved first and the cancellation follows.
+    ``saved`` hears of every grant that became durable, before the events are told; ``confirm`` is asked before
+    anything is done that another enrolment of that name would not do. Raises Overtaken where another owner holds the
+    lease, saved first or changed the enrolment, Unavailable while the store is away *before* anything was spent.
+    Cancelling is safe up to the exchange; from then on the answer is saved first and the cancellation follows.
     """
     # Before the lease, so that the whole of it is left for the exchange however long this takes.
     credentials = await _read_secrets(enrolment, tools, wish)
-    async with _Leased(enrolment, tools, saved) as scribe:
-        return await _under_lease(enrolment, tools, wish, scribe, credentials)
+    async with _Leased(enrolment, tools, saved, confirm) as scribe:
+        return await _under_lease(enrolment, tools, wish, scribe, credentials, confirm)
 
 
-async def note(enrolment: Enrolment, tools: Tools, fact: lifecycle.Fact, *, saved: Saved) -> None:
+async def note(
+    enrolment: Enrolment, tools: Tools, fact: lifecycle.Fact, *, saved: Saved, confirm: Confirm = unchanged
+) -> None:
     """Bring one fact that is no exchange into the stored grant: lease, look again, judge, save, tell.
 
     Raises as `rotate` does.
     """
-    async with _Leased(enrolment, tools, saved) as scribe:
+    async with _Leased(enrolment, tools, saved, confirm) as scribe:
         moment = tools.clock.moment()
         step = lifecycle.advance(scribe.grant, fact, moment, enrolment.rules, tools.dice.chance())
         if step.grant != scribe.grant:
@@ -83,8 +97,8 @@ class _Leased:
     """Lease, and look again. What is stored under another identity (provider, client or user changed) starts anew:
     tokens of one identity are never spent, published or saved under another."""
 
-    def __init__(self, enrolment: Enrolment, tools: Tools, saved: Saved) -> None:
-        self._enrolment, self._tools, self._saved = enrolment, tools, saved
+    def __init__(self, enrolment: Enrolment, tools: Tools, saved: Saved, confirm: Confirm) -> None:
+        self._enrolment, self._tools, self._saved, self._confirm = enrolment, tools, saved, confirm
 
     async def __aenter__(self) -> Scribe:
         tools, one, clock = self._tools, self._enrolment, self._tools.clock
@@ -92,6 +106,8 @@ class _Leased:
         try:
             scribe = Scribe(one.provider, tools, self._lease, grant, self._saved)
             if grant.identity != (ours := identity(one, tools)):
+                # Either we are told of a change before others, or another daemon was told before us.
+                await self._confirm(one)
                 await scribe.keep(lifecycle.reidentify(grant, tools.dice.name(), ours, clock.now()))
         except BaseException:
             await self.__aexit__()
@@ -142,8 +158,9 @@ async def _read_secrets(enrolment: Enrolment, tools: Tools, wish: Wish) -> Crede
 
 
 async def _under_lease(
-    enrolment: Enrolment, tools: Tools, wish: Wish, scribe: Scribe, credentials: Credentials | RotatorError
-) -> Result:
+    enrolment: Enrolment, tools: Tools, wish: Wish, scribe: Scribe, credentials: Credentials | RotatorError,
+    confirm: Confirm,
+) -> Result:  # fmt: skip
     unreadable = credentials if isinstance(credentials, RotatorError) else None
     due = lifecycle.Due(
         credentials=None if isinstance(credentials, RotatorError) else credentials.digest,
@@ -163,6 +180,9 @@ async def _under_lease(
         outcome = Outcome(cls=OutcomeClass.NOT_SENT, message=credentials.what, mend=credentials.mend)
         earlier = tuple(one for one in step.events if not isinstance(one, events.ExchangeStarted))
         return await _conclude(scribe, outcome, moment, moment, None, enrolment, tools, asked=False, earlier=earlier)
+    if order.kind is Kind.PASSWORD:
+        # A login with what was entered before is one too many: some lock the account.
+        await confirm(enrolment)
     await scribe.keep(step)
     return await _spend(scribe, order, credentials, enrolment, tools)
 

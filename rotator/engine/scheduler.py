@@ -14,7 +14,7 @@ from functools import partial
 
 from rotator.core import events, health, lifecycle, policy
 from rotator.core.errors import RotatorError
-from rotator.core.ports import Roster, Watcher
+from rotator.core.ports import Enrolment, Roster, Watcher
 from rotator.core.publication import Settled
 from rotator.engine import glance, questions
 from rotator.engine.alarm import Alarm
@@ -56,7 +56,7 @@ class Scheduler:
         self._desks = Desks(tools, self._courier, margin)
         self._alarm = Alarm(tools.clock, self.ring, beaten=tools.store.follows and timing.follow_every <= TOGETHER)
         self._fleet = Fleet(tools.owner)
-        self._turns = Turns(tools, self._crew, self._desks, self._alarm)
+        self._turns = Turns(tools, self._crew, self._desks, self._alarm, self._confirm)
         self._following = Following(tools, self._crew, self._desks, self._alarm, self._fleet)
         shares = Shares(self._fleet, self._alarm)
         self.visits = Visits(tools, self._crew, self._desks, self._turns, shares, self.ring)
@@ -221,6 +221,9 @@ class Scheduler:
         others = [*held, *self._courier.retries(now), *filter(None, [self._turns.starts_at()])]
         times = [max(at, now + TOGETHER) for at in others]
         return min(times if upcoming is None else [*times, upcoming], default=None)
+
+    async def _confirm(self, enrolment: Enrolment) -> None:
+        await self._hearing.confirm(enrolment, self._roster)
 
     async def _behind(self, name: str, target: str, found: Settled) -> None:
         desk = self._desks.get(name)

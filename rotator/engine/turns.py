@@ -20,7 +20,7 @@ from rotator.engine.board import Desk
 from rotator.engine.crew import Crew, Key
 from rotator.engine.desks import Desks
 from rotator.engine.gates import Gate, Gates
-from rotator.engine.rotation import Result, Wish
+from rotator.engine.rotation import Confirm, Result, Wish
 from rotator.engine.tools import Tools
 
 T = TypeVar("T")
@@ -34,8 +34,11 @@ HOLD = policy.Rules(backoff_base=timedelta(seconds=1), backoff_cap=timedelta(sec
 class Turns:
     """Runs rotations as tasks of the crew, as many as the gates let in."""
 
-    def __init__(self, tools: Tools, crew: Crew, desks: Desks, alarm: Alarm) -> None:
+    def __init__(
+        self, tools: Tools, crew: Crew, desks: Desks, alarm: Alarm, confirm: Confirm = rotation.unchanged
+    ) -> None:
         self._tools = tools
+        self._confirm = confirm
         self._crew = crew
         self._desks = desks
         self._alarm = alarm
@@ -199,7 +202,9 @@ class Turns:
         if adopted is not None:
             await self._note(desk, adopted)
         try:
-            result = await rotation.rotate(desk.enrolment, self._tools, wish, saved=self._desks.saved)
+            result = await rotation.rotate(
+                desk.enrolment, self._tools, wish, saved=self._desks.saved, confirm=self._confirm
+            )
         except Overtaken:
             # What another saved is what readers wait for now; it may not be due for long.
             if (theirs := await self._tools.store.grant(desk.enrolment.name)) is not None:
@@ -217,7 +222,7 @@ class Turns:
         await self.alone(name, lambda: self._note(self._desks.known(name), fact))
 
     async def _note(self, desk: Desk, fact: lifecycle.Fact) -> None:
-        await rotation.note(desk.enrolment, self._tools, fact, saved=self._desks.saved)
+        await rotation.note(desk.enrolment, self._tools, fact, saved=self._desks.saved, confirm=self._confirm)
 
     async def alone(self, name: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Do what changes a grant's record, after what is in flight and while nothing else does: a second lease of

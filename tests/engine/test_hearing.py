@@ -4,10 +4,13 @@ shared."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+import pytest
+
+from rotator.core import tokens
 from rotator.core.errors import Misconfigured, Unavailable
 from rotator.core.grants import Grant
 from rotator.core.health import Listed
@@ -56,6 +59,8 @@ class Beside(Worn):
         self.rivals: set[str] = set()
         self.owner = ""
         self.leased: list[str] = []
+        # What the other daemon does before our lease of a grant.
+        self.meanwhile: dict[str, Callable[[], None]] = {}
         self.register: Overheard = Overheard(self)
 
     async def fleet(self, owner: str) -> Collection[str]:
@@ -64,6 +69,8 @@ class Beside(Worn):
 
     async def lease(self, name: str, owner: str, moment: Moment, until: timedelta) -> tuple[Lease, Grant]:
         self.leased.append(name)
+        if name in self.meanwhile:
+            self.meanwhile.pop(name)()
         return await super().lease(name, owner, moment, until)
 
     def is_ours(self, name: str) -> bool:
@@ -302,6 +309,63 @@ def test_who_is_struck_while_it_is_enrolled_leaves_nothing() -> None:
             await stage.pass_time(MINUTE)
             assert [grant.name for grant in stage.stored()] == ["resident"]
             assert len(stage.exchanges()) == exchanges
+
+    play(story)
+
+
+def due_here(stage: Registry, store: Beside) -> Grant:
+    """The record of a grant that another daemon entered; it is due and has nothing yet."""
+    store.entered(entries(["a"]), told=False)
+    ours = tokens.digest(("lab", store.shelf.entries["a"].text, "user"), store.shelf.key or b"")
+    return replace(
+        stage.stored()[0], name="a", lineage="ours", identity=ours, generation=0, debits=(), access=None,
+        refresh=None, due_at=stage.clock.now(),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("rotates", [False, True])
+def test_who_was_entered_with_another_client_is_not_asked_for_with_the_one_of_before(rotates: bool) -> None:
+    """Nothing has told us of it yet: neither its record is taken from the other daemon, nor is a login spent."""
+
+    async def story() -> None:
+        stage, store = beside()
+        async with stage.play():
+            await stage.pass_time(MINUTE)
+            begun, theirs = len(stage.exchanges()), tokens.digest(("lab", "theirs", "user"), await store.key())
+
+            def reenter() -> None:
+                store.shelf.entries["a"] = Entry("a", "lab", "theirs")
+                if rotates:
+                    store.shelf.grants["a"] = replace(store.shelf.grants["a"], identity=theirs, lineage="theirs")
+                    store.rotated(["a"])
+                    store.register.news = NOBODY
+
+            await store.enrol(due_here(stage, store))
+            store.meanwhile["a"] = reenter
+            await stage.pass_time(20 * SECOND)
+            assert not store.meanwhile
+            (grant,) = (one for one in stage.stored() if one.name == "a")
+            assert (grant.identity, grant.generation) == (theirs, 1)
+            assert (published(stage, "a") == "theirs-1") is rotates
+            assert len(stage.exchanges()) - begun == (0 if rotates else 1)
+
+    play(story)
+
+
+def test_who_was_struck_is_not_logged_in_while_nobody_has_told_of_it() -> None:
+    async def story() -> None:
+        stage, store = beside()
+        async with stage.play():
+            await stage.pass_time(MINUTE)
+            begun = len(stage.exchanges())
+            await store.enrol(due_here(stage, store))
+            store.meanwhile["a"] = lambda: store.shelf.entries.clear()
+            await stage.pass_time(MINUTE)
+            assert not store.meanwhile
+            assert len(stage.exchanges()) == begun
+            store.register.news = Heard(struck=frozenset("a"))
+            await stage.pass_time(SECOND)
+            assert stage.places["a"].holds is None
 
     play(story)
 
