@@ -379,7 +379,9 @@ class Store(Protocol):
         ...
 
     async def retire(self, name: str) -> bool:
-        """Delete the stored grant; its deliveries stay until they are removed. False where there was none."""
+        """Delete the stored grant, unless its name stands in the register: that is looked at in the same write, so that
+        nothing is taken from who is entered again meanwhile. Its deliveries stay until they are removed. False where
+        nothing was deleted."""
         ...
 
     async def news(self, names: Collection[str]) -> Mapping[str, Grant | None]:

@@ -352,13 +352,14 @@ class Daemon:
                 f"grant {grant!r} is still configured", mend=f"remove [grants.{grant}] and reload, then retire it"
             )
         await scheduler.clear_away(grant)
-        register = self._parts.store.register
-        if struck and register is not None and (await reading.entries(register, [grant]))[0]:
-            # Entered again while that took its time: the record is of that one.
-            scheduler.ring()
-            return {"grant": grant, "retired": True}
-        if not await self._parts.store.retire(grant) and not struck:
-            raise BadUsage(f"no tokens of a grant named {grant!r} are stored", mend="see `rotator status`")
+        store = self._parts.store
+        if not await store.retire(grant):
+            if not struck:
+                raise BadUsage(f"no tokens of a grant named {grant!r} are stored", mend="see `rotator status`")
+            if store.register is not None and await reading.standing(store.register, [grant]):
+                # Entered again while that took its time: the record is of that one.
+                scheduler.ring()
+                return {"grant": grant, "retired": True}
         self._parts.bus.tell(events.Retired(at=self._parts.clock.now(), grant=grant))
         return {"grant": grant, "retired": True}
 

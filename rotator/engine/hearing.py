@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
 from itertools import islice
@@ -127,7 +127,7 @@ class Hearing:
     async def _clear_all(self, register: Register) -> None:
         while names := list(islice(self._struck, STRUCK)):
             # Entered once more meanwhile: then it stays.
-            back = await _standing(register, names)
+            back = await reading.standing(register, names)
             # Before the work, not after it: who is struck again during it is struck again.
             _drop(self._struck, names)
             gone = [name for name in names if name not in back]
@@ -150,16 +150,10 @@ class Hearing:
         """Whether it was entered again while it was let go; then what stands there is looked at once more."""
         register = self._tools.store.register
         assert register is not None  # noqa: S101 (as above)
-        if not await _standing(register, [name]):
+        if not await reading.standing(register, [name]):
             return False
         self._granted[name] = None
         return True
-
-
-async def _standing(register: Register, names: Collection[str]) -> set[str]:
-    """Those of these that stand in it, also where what stands there cannot be read."""
-    entries, unreadable = await reading.entries(register, names)
-    return {entry.name for entry in entries} | unreadable.keys()
 
 
 def _drop(kept: dict[str, None], names: list[str]) -> None:

@@ -103,8 +103,7 @@ class LeftOut:
         """Struck by another daemon before it was enrolled here: he has not seen what we left of it."""
         register = self._tools.store.register
         assert register is not None  # noqa: S101 (as above)
-        entries, unreadable = await reading.entries(register, enrolled)
-        for name in set(enrolled) - {entry.name for entry in entries} - unreadable.keys():
+        for name in set(enrolled) - await reading.standing(register, enrolled):
             del found[name]
             await self._tools.store.retire(name)
 
@@ -142,8 +141,7 @@ class Shadowed:
     async def look(self, register: Register, roster: Roster) -> None:
         """Ask who stands in both, now and once ``roster`` is taken over. Raises what the store raises."""
         ours = roster.enrolments().keys() | {desk.enrolment.name for desk in self._desks}
-        found, unreadable = await reading.entries(register, ours)
-        self._names = {entry.name for entry in found} | unreadable.keys()
+        self._names = await reading.standing(register, ours)
 
     def note(self, names: Collection[str]) -> None:
         """These stand in the register."""

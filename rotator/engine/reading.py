@@ -20,3 +20,9 @@ async def entries(register: Register, names: Collection[str]) -> tuple[list[Entr
     found, unreadable = await entries(register, some[: len(some) // 2])
     more, others = await entries(register, some[len(some) // 2 :])
     return [*found, *more], {**unreadable, **others}
+
+
+async def standing(register: Register, names: Collection[str]) -> set[str]:
+    """Those of these that stand in it, also where what stands there cannot be read."""
+    found, unreadable = await entries(register, names)
+    return {entry.name for entry in found} | unreadable.keys()

@@ -147,10 +147,10 @@ class MemoryStore:
             self._raise_high_water(self._clock.now())
 
     async def retire(self, name: str) -> bool:
-        grant = self._held().grants.pop(name, None)
-        if grant is None:
+        shelf = self._held()
+        if name not in shelf.grants or name in shelf.entries:
             return False
-        self._unschedule(grant)
+        self._unschedule(shelf.grants.pop(name))
         self._raise_high_water(self._clock.now())
         return True
 

@@ -152,12 +152,15 @@ def test_of_each_provider_and_line_those_longest_overdue_are_due_as_many_as_ther
     tell(harness, story)
 
 
-def test_a_grant_that_is_retired_stays_in_it_until_it_is_struck(harness: Harness) -> None:
+def test_a_grant_is_not_retired_while_it_stands_in_it(harness: Harness) -> None:
     async def story(store: Store, register: Register) -> None:
         await register.enter(ENTRIES[:1])
         await store.enrol(new("a"))
-        assert await store.retire("a")
-        assert await register.page("", 9) == [Listed("a", "p", 0, None, None)]
+        assert await store.retire("a") is False
+        assert await register.page("", 9) == [Listed("a", "p", 0, None, NOW)]
+        assert await register.strike("a")
+        assert await store.retire("a") is True
+        assert await register.page("", 9) == await store.grants() == []
 
     tell(harness, story)
 

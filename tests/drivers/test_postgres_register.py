@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -16,12 +16,14 @@ from rotator.core import errors, records
 from rotator.core.errors import Unavailable
 from rotator.core.ports import Delivery, Entry, Heard
 from rotator.core.pressure import Line
-from rotator.drivers.postgres import changes, following, schema
-from rotator.drivers.postgres.link import Address, Link
+from rotator.drivers.postgres import changes, entering, following, schema
+from rotator.drivers.postgres.forms import Forms
+from rotator.drivers.postgres.link import Address, Link, Statement
 from rotator.drivers.postgres.schema import MIGRATIONS
 from rotator.drivers.postgres.store import PostgresStore
 from tests.contracts.stores import NOW, FakeClock, FakeDice, granted, intent, new
 from tests.drivers.test_postgres import Relay, by_key, opened, tell, through
+from tests.peers import postgres as peers
 from tests.peers.postgres import Postgres
 
 LEASE = timedelta(seconds=45)
@@ -227,6 +229,82 @@ def test_a_record_that_does_not_know_where_it_belongs_is_put_right_by_the_walk(
             assert await store.due(NOW, 9) == []
 
     asyncio.run(run())
+
+
+# --- entered and struck at the same instant ------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def writing(url: str, *statements: Statement) -> AsyncIterator[Callable[[], bool]]:
+    """Another daemon wrote these and has not committed yet; it does at the end. Tells whether anybody waits for it."""
+    other = await psycopg.AsyncConnection.connect(url)
+    try:
+        for sql, values in statements:
+            await other.execute(sql, values)
+        with psycopg.connect(url, autocommit=True) as eye:
+            blocked = "SELECT 1 FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))"
+            yield lambda: bool(eye.execute(blocked, (other.info.backend_pid,)).fetchall())
+        await other.commit()
+    finally:
+        await other.close()
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    await asyncio.to_thread(peers.wait, is_so, "somebody who waits")
+
+
+def test_who_is_entered_at_the_instant_of_its_retirement_keeps_its_record(url: str) -> None:
+    async def run() -> None:
+        async with pair(url) as (one, _, _):
+            await one.register.enter(ENTRIES[:1])
+            await one.enrol(new("a"))
+            assert await one.register.strike("a")
+            async with writing(url, *entering.enter(ENTRIES[:1], Forms(None))) as is_awaited:
+                retiring = asyncio.create_task(one.retire("a"))
+                await until(is_awaited)
+            assert await retiring is False
+            assert await one.grant("a") == new("a")
+            assert await one.register.due(NOW, EVERY_LINE) == ["a"]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("how", ["enrol", "claim"])
+def test_who_is_struck_at_the_instant_of_its_enrolment_is_none_of_the_register(
+    database_server: Postgres, url: str, how: str
+) -> None:
+    """It would be due for ever to those who have no entry for it, and nobody could retire it."""
+
+    async def run() -> None:
+        async with pair(url) as (one, _, _):
+            await one.register.enter(ENTRIES[:1])
+            if how == "claim":
+                await one.enrol(new("a"))
+                strayed = "UPDATE rotator_grants SET provider = NULL, due_at = visit_at, visit_at = NULL"
+                database_server.do(strayed, database(url))
+            async with writing(url, *entering.strike("a")) as is_awaited:
+                works = one.enrol(new("a")) if how == "enrol" else one.register.page("", 9)
+                work = asyncio.ensure_future(works)
+                await until(lambda: is_awaited() or work.done())
+            await work
+            assert database_server.do("SELECT provider FROM rotator_grants", database(url)) == [(None,)]
+            assert await one.retire("a")
+
+    asyncio.run(run())
+
+
+def test_a_record_whose_entry_is_gone_takes_nobodys_room(database_server: Postgres, url: str) -> None:
+    async def story(store: PostgresStore) -> None:
+        await store.register.enter(ENTRIES)
+        for entry in ENTRIES:
+            await store.enrol(new(entry.name))
+        database_server.do("DELETE FROM rotator_register WHERE name <> 'c'", database(url))
+        assert await store.register.due(NOW, {("p", Line.MISSING): 1}) == ["c"]
+        # Whoever strikes it, though it is gone, makes an ordinary record of it, that may be retired.
+        assert await store.register.strike("a") is False
+        assert await store.retire("a") is True
+
+    tell(url, story)  # type: ignore[arg-type]
 
 
 def test_a_census_counts_piece_by_piece(url: str) -> None:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from rotator.core import tokens
+from rotator.core import events, tokens
 from rotator.core.errors import Misconfigured, Unavailable
 from rotator.core.grants import Grant
 from rotator.core.health import Listed
@@ -59,7 +59,7 @@ class Beside(Worn):
         self.rivals: set[str] = set()
         self.owner = ""
         self.leased: list[str] = []
-        # What the other daemon does before our lease of a grant.
+        # What the other daemon does right before our lease of a grant, or before we delete it.
         self.meanwhile: dict[str, Callable[[], None]] = {}
         self.register: Overheard = Overheard(self)
 
@@ -69,9 +69,16 @@ class Beside(Worn):
 
     async def lease(self, name: str, owner: str, moment: Moment, until: timedelta) -> tuple[Lease, Grant]:
         self.leased.append(name)
+        self._be_beside(name)
+        return await super().lease(name, owner, moment, until)
+
+    async def retire(self, name: str) -> bool:
+        self._be_beside(name)
+        return await super().retire(name)
+
+    def _be_beside(self, name: str) -> None:
         if name in self.meanwhile:
             self.meanwhile.pop(name)()
-        return await super().lease(name, owner, moment, until)
 
     def is_ours(self, name: str) -> bool:
         fleet = Fleet(self.owner)
@@ -213,6 +220,28 @@ def test_who_was_entered_once_more_stays() -> None:
             store.register.news = Heard(struck=frozenset("a"))
             await stage.pass_time(MINUTE)
             assert isinstance(stage.places["a"].holds, Publication)
+
+    play(story)
+
+
+def test_who_is_entered_by_another_while_it_is_retired_keeps_its_tokens() -> None:
+    async def story() -> None:
+        stage, store = beside()
+        async with stage.play() as daemon:
+            await stage.pass_time(SECOND)
+            await daemon.enter(entries(["a", "b"]))
+            await stage.pass_time(MINUTE)
+            begun, entry, grant = len(stage.exchanges()), store.shelf.entries["a"], store.shelf.grants["a"]
+            # After everything else has looked whether it was entered again.
+            store.meanwhile["a"] = lambda: store.entered([entry])
+            assert await daemon.retire("a") == {"grant": "a", "retired": True}
+            assert store.shelf.grants["a"] == grant
+            await stage.pass_time(SECOND)
+            assert published(stage, "a") == "access-2"
+            assert await daemon.retire("b") == {"grant": "b", "retired": True}
+            await stage.pass_time(SECOND)
+            assert [one.grant for one in stage.told if isinstance(one, events.Retired)] == ["b"]
+            assert len(stage.exchanges()) == begun
 
     play(story)
 

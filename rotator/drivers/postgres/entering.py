@@ -1,4 +1,4 @@
-"""How a grant comes to be stored, and an entry of the register; and how an entry leaves it."""
+"""How a grant comes to be stored, and an entry of the register; and how they leave it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ class Enrol:
         self._forms = forms
         self._known = known
 
+    # Locked: who strikes one waits, and then finds its record, which would belong to no register otherwise.
     INSERT: LiteralString = """
+        WITH there AS (
+            SELECT name, provider FROM rotator_register WHERE name = ANY(%b::text[]) ORDER BY name FOR UPDATE
+        )
         INSERT INTO rotator_grants (name, lineage, generation, due_at, visit_at, provider, line, expires_at, record, at,
             written_at)
         SELECT i.name, i.lineage, i.generation, CASE WHEN r.name IS NULL THEN i.due_at END,
@@ -34,7 +38,7 @@ class Enrol:
             clock_timestamp()
         FROM unnest(%b::text[], %b::text[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::text[],
             %b::bigint[]) AS i (name, lineage, generation, due_at, line, expires_at, record, at)
-            LEFT JOIN rotator_register AS r ON r.name = i.name
+            LEFT JOIN there AS r ON r.name = i.name
         ON CONFLICT (name) DO NOTHING"""
     SELECT: LiteralString = (
         "SELECT" + MARK + ", g.lineage, g.record FROM rotator_grants AS g WHERE g.name = ANY(%b::text[])"
@@ -47,9 +51,10 @@ class Enrol:
              expiry(one), text, at)
             for one, text, at in orders
         ]  # fmt: skip
+        names = [row[0] for row in rows]
         return [
-            (self.INSERT, tuple(list(column) for column in zip(*rows, strict=True))),
-            (self.SELECT, ([row[0] for row in rows],)),
+            (self.INSERT, (names, *(list(column) for column in zip(*rows, strict=True)))),
+            (self.SELECT, (names,)),
         ]
 
     def hear(self, jobs: Sequence[Job], answers: Sequence[Rows]) -> None:
@@ -74,10 +79,13 @@ ENTERED: LiteralString = """
     ON CONFLICT (name) DO UPDATE SET provider = excluded.provider, text = excluded.text,
         entered_at = excluded.entered_at
     RETURNING name, entered_at"""
-# Also where it had a record before: it is one of the register from now on.
+# Also where it had a record before: it is one of the register from now on. Locked as above.
 CLAIMED: LiteralString = """
+    WITH there AS (
+        SELECT name, provider FROM rotator_register WHERE name = ANY(%b::text[]) ORDER BY name FOR UPDATE
+    )
     UPDATE rotator_grants AS g SET provider = r.provider, visit_at = COALESCE(g.due_at, g.visit_at), due_at = NULL
-    FROM rotator_register AS r WHERE r.name = ANY(%b::text[]) AND g.name = r.name
+    FROM there AS r WHERE g.name = r.name
         AND (g.provider IS NULL OR g.provider <> r.provider OR g.due_at IS NOT NULL)"""
 
 
@@ -98,6 +106,18 @@ FREED: LiteralString = """
     UPDATE rotator_grants SET provider = NULL, due_at = COALESCE(due_at, visit_at), visit_at = NULL
     WHERE name = %s AND provider IS NOT NULL"""
 FORGOTTEN: LiteralString = "DELETE FROM rotator_struck WHERE struck_at < statement_timestamp() - %s::interval"
+
+
+# Who is entered at this instant changes the row first, and that is seen in the row alone; or finds it gone.
+RETIRED: LiteralString = """
+    DELETE FROM rotator_grants AS g WHERE g.name = %s AND g.provider IS NULL
+        AND NOT EXISTS (SELECT 1 FROM rotator_register AS r WHERE r.name = g.name) RETURNING g.name"""
+LEFT: LiteralString = "SELECT name FROM rotator_grants WHERE name = %s"
+
+
+def retire(name: str) -> list[Statement]:
+    """The first of them tells whether it was deleted, the second whether anything is left of it."""
+    return [(RETIRED, (name,)), (LEFT, (name,))]
 
 
 def strike(name: str) -> list[Statement]:

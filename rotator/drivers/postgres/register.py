@@ -72,9 +72,11 @@ class PostgresRegister:
             for name, provider, generation, expires_at, due_at, _ in rows
         ]
 
+    # A record whose entry is gone (an older daemon may leave one) would be due for ever, before all others.
     IN_LINE: LiteralString = """
-        SELECT name FROM rotator_grants WHERE provider = %s AND line = %s AND visit_at <= %s
-        ORDER BY visit_at, name LIMIT %s"""
+        SELECT g.name FROM rotator_grants AS g WHERE g.provider = %s AND g.line = %s AND g.visit_at <= %s
+            AND EXISTS (SELECT 1 FROM rotator_register AS r WHERE r.name = g.name)
+        ORDER BY g.visit_at, g.name LIMIT %s"""
     NEXT_IN_LINE: LiteralString = """
         SELECT visit_at FROM rotator_grants WHERE provider = %s AND line = %s AND visit_at > %s
         ORDER BY visit_at LIMIT 1"""

@@ -13,7 +13,7 @@ from rotator.core.grants import Grant
 from rotator.core.policy import Moment
 from rotator.core.ports import Clock, Delivery, Dice, Lease
 from rotator.core.sealing import Seal
-from rotator.drivers.postgres import writing
+from rotator.drivers.postgres import entering, writing
 from rotator.drivers.postgres.forms import Forms
 from rotator.drivers.postgres.link import Address, Rows, Statement
 from rotator.drivers.postgres.parts import Parts
@@ -205,13 +205,11 @@ class PostgresStore:
 
     async def retire(self, name: str) -> bool:
         parts, now = self._writable(), self._clock.now()
-        gone: LiteralString = "DELETE FROM rotator_grants WHERE name = %s RETURNING name"
-        (rows, _), again = await parts.writing.submit(
-            parts.do, name, [(gone, (name,)), (self.RAISED, (records.stamp(now),))]
-        )
+        raised = self.RAISED, (records.stamp(now),)
+        (rows, left, _), again = await parts.writing.submit(parts.do, name, [*entering.retire(name), raised])
         parts.known.forget(name)
         # Where its answer was lost, it is gone by our own doing.
-        return bool(rows) or again
+        return bool(rows) or (again and not left)
 
     async def seal_anew(self) -> int:
         """Write every record and entry under the seal as it is configured now, all or none; how many. For when no

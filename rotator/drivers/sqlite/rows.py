@@ -144,8 +144,11 @@ def next_due(connection: sqlite3.Connection, after: datetime) -> datetime | None
     return None if micros is None else records.time(micros)
 
 
+RETIRED = "DELETE FROM grants WHERE name = ?1 AND NOT EXISTS (SELECT 1 FROM register WHERE register.name = ?1)"
+
+
 def retire(connection: sqlite3.Connection, name: str) -> bool:
-    return connection.execute("DELETE FROM grants WHERE name = ?", (name,)).rowcount > 0
+    return connection.execute(RETIRED, (name,)).rowcount > 0
 
 
 def delivered(connection: sqlite3.Connection, delivery: Delivery) -> None:
