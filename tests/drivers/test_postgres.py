@@ -26,6 +26,7 @@ from rotator.drivers.postgres.store import PostgresStore
 from tests.contracts.stores import NOW, FakeClock, FakeDice, granted, intent, new
 from tests.drivers.test_http_tls import Authorities, Authority, authorities  # noqa: F401 (a fixture)
 from tests.peers import postgres as peers
+from tests.peers.openbao import PATIENCE
 from tests.peers.postgres import Postgres
 
 LEASE = timedelta(seconds=45)
@@ -519,6 +520,27 @@ def test_a_step_that_was_cut_short_is_run_again(database_server: Postgres, url: 
     with pytest.raises(errors.RotatorError):
         migrate(url, broken)
     migrate(url, LATER)
+    rows = database_server.do("SELECT max(version) FROM rotator_migrations", url.rpartition("/")[2])
+    assert rows == [(NEXT,)]
+
+
+def test_a_step_gives_way_to_a_long_reader_so_that_nobody_waits_behind_it(database_server: Postgres, url: str) -> None:
+    """Behind pg_dump it would wait for its lock, and all who are at work would wait behind it."""
+
+    async def run() -> None:
+        async with opened(url) as older:
+            grant = await older.enrol(new())
+            with psycopg.connect(url) as reader:
+                reader.execute("SELECT 1 FROM rotator_grants")
+                waits = f"SELECT 1 FROM pg_stat_activity WHERE {reader.info.backend_pid} = ANY(pg_blocking_pids(pid))"
+                step = asyncio.create_task(asyncio.to_thread(migrate, url, LATER))
+                await asyncio.to_thread(peers.wait, lambda: database_server.do(waits), "the step")
+                # While the reader still reads; without an end, where the step waited like anybody else.
+                async with asyncio.timeout(PATIENCE):
+                    await older.save(granted(grant), expected=0, lease=None, now=NOW)
+            await step
+
+    asyncio.run(run())
     rows = database_server.do("SELECT max(version) FROM rotator_migrations", url.rpartition("/")[2])
     assert rows == [(NEXT,)]
 

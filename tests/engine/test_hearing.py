@@ -246,6 +246,26 @@ def test_who_is_entered_by_another_while_it_is_retired_keeps_its_tokens() -> Non
     play(story)
 
 
+def test_an_entry_that_cannot_be_read_keeps_nobody_from_being_cleared_away_and_is_not_itself() -> None:
+    async def story() -> None:
+        stage, store = beside()
+        everybody = names(2 * hearing.STRUCK)
+        async with stage.play() as daemon:
+            await stage.pass_time(SECOND)
+            await daemon.enter(entries(everybody))
+            await stage.pass_time(MINUTE)
+            odd, *others = everybody
+            store.entries.add(odd)
+            for name in others:
+                store.struck(name)
+            # The odd one was entered again by somebody whose seal is not ours.
+            store.register.news = Heard(struck=frozenset(everybody))
+            await stage.pass_time(SECOND)
+            assert {name for name in everybody if stage.places[name].holds is not None} == {odd}
+
+    play(story)
+
+
 class Leaving(world.MemoryPublisher):
     """A target whose deliveries take until ``free`` is set, once ``held``."""
 

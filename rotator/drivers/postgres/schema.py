@@ -111,7 +111,10 @@ async def prepare(link: Link, *, read_only: bool, migrations: Sequence[Migration
             if not (failures.is_contended(error) or error.sqlstate in failures.MADE_MEANWHILE):
                 await link.drop()
                 raise failures.asking(error, link.place) from None
-    raise Unavailable(f"the tables of the state {link.place} are being made by others without an end")
+    raise Unavailable(
+        f"the tables of the state {link.place} are held or made by others without an end",
+        mend="look who holds them (pg_stat_activity, pg_locks): a dump must end before they are brought on",
+    )
 
 
 async def _version(connection: psycopg.AsyncConnection[TupleRow]) -> tuple[int, int] | None:
