@@ -12,7 +12,8 @@ from psycopg.rows import TupleRow
 from rotator.core.errors import Overtaken
 from rotator.core.sealing import Seal
 from rotator.drivers.postgres import failures, forms
-from rotator.drivers.postgres.link import Link, Statement
+from rotator.drivers.postgres.link import Link
+from rotator.drivers.postgres.wire import Statement
 
 PAGE = 1000
 Connection = psycopg.AsyncConnection[TupleRow]

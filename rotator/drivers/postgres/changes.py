@@ -9,7 +9,7 @@ from typing import Any, LiteralString, TypeVar
 from rotator.core.ports import Clock, Heard
 from rotator.drivers.postgres.forms import Known, Passing
 from rotator.drivers.postgres.lane import Lane
-from rotator.drivers.postgres.link import Statement
+from rotator.drivers.postgres.wire import Statement
 from rotator.drivers.postgres.writing import Do
 
 T = TypeVar("T")

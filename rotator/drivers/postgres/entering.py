@@ -12,7 +12,7 @@ from rotator.core.grants import Grant
 from rotator.core.ports import Entry
 from rotator.drivers.postgres.forms import MARK, Forms, Known
 from rotator.drivers.postgres.lane import Job
-from rotator.drivers.postgres.link import Rows, Statement
+from rotator.drivers.postgres.wire import Rows, Statement
 from rotator.drivers.postgres.writing import expiry, stamp
 
 # So long it is remembered who was taken out of the register, for daemons that did not run meanwhile.

@@ -14,7 +14,8 @@ from rotator.drivers.postgres import claims
 from rotator.drivers.postgres.claims import Sights
 from rotator.drivers.postgres.forms import Forms, Known
 from rotator.drivers.postgres.lane import Lane
-from rotator.drivers.postgres.link import Link, Rows, Statement
+from rotator.drivers.postgres.link import Link
+from rotator.drivers.postgres.wire import Rows, Statement
 from rotator.drivers.postgres.writing import Do
 
 # A write is seen once it is committed, which may be as much later than its time as a commit takes. Every look goes back

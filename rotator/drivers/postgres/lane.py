@@ -17,7 +17,8 @@ import psycopg
 
 from rotator.core.errors import Overtaken, RotatorError, Unavailable
 from rotator.drivers.postgres import failures
-from rotator.drivers.postgres.link import Link, Rows, Statement
+from rotator.drivers.postgres.link import Link
+from rotator.drivers.postgres.wire import Rows, Statement
 
 # A connection that breaks under a batch is made anew and the batch sent again; rivals at the same rows likewise.
 TRIES = 5

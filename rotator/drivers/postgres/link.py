@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
-from typing import Any, LiteralString
+from typing import Any
 
 import psycopg
 from psycopg import conninfo
@@ -16,6 +16,7 @@ from rotator.core.errors import Misconfigured, RotatorError, Unavailable
 from rotator.core.ports import Clock, Dice
 from rotator.core.tokens import Secret
 from rotator.drivers.postgres import failures
+from rotator.drivers.postgres.wire import Rows, Statement, Wire
 
 # One round trip, and what a commit waits for at most: a standby that must confirm, a lock. A server that keeps silent
 # is then as good as away.
@@ -27,8 +28,6 @@ DEFAULTS = {
     "tcp_user_timeout": "10000", "application_name": "rotator",
 }  # fmt: skip
 
-Statement = tuple[LiteralString, Sequence[Any]]
-Rows = list[TupleRow]
 Password = Callable[[], Awaitable[Secret]]
 
 
@@ -92,28 +91,18 @@ class Link:
 
         Raises psycopg.Error; where the connection was lost with them, `is_lost` tells so and what they did is not
         known. Raises what dialling raises, and then nothing was sent."""
-        connection = await self._dialled()
+        await self._dialled()
         self.trips += 1
         self.statements += len(statements)
         try:
             async with asyncio.timeout(PATIENCE.total_seconds()):  # noqa: TID251 (a driver's own deadline)
-                if len(statements) == 1:
-                    cursor = await connection.execute(*statements[0])
-                    return [await _rows(cursor)]
-                cursors = []
-                # Without BEGIN all statements up to the Sync are one transaction (PostgreSQL manual, 55.2.4).
-                async with connection.pipeline():
-                    for sql, parameters in statements:
-                        cursor = connection.cursor()
-                        await cursor.execute(sql, parameters)
-                        cursors.append(cursor)
-                return [await _rows(cursor) for cursor in cursors]
+                return await self._wire.ask(statements)
         except TimeoutError:
             await self.drop()
             raise psycopg.OperationalError(f"no answer within {PATIENCE.total_seconds():g} s") from None
         except BaseException as error:
             # Half a conversation is no basis for the next one.
-            if not isinstance(error, psycopg.Error) or self._is_useless(error):
+            if not isinstance(error, psycopg.Error) or self._is_useless(error) or self._wire.is_midway:
                 await self.drop()
             raise
 
@@ -142,6 +131,7 @@ class Link:
             raise self._refusal[0]
         try:
             self._connection = await self._dial()
+            self._wire = Wire(self._connection)
         except RotatorError as error:
             self._failures += 1
             pause = policy.backoff(self._failures, BACKOFF, self._dice.chance())
@@ -164,7 +154,3 @@ class Link:
             raise failures.connecting(error, self.place) from None
         except (OSError, UnicodeError) as error:
             raise Unavailable(f"the state {self.place} cannot be reached: {type(error).__name__}") from None
-
-
-async def _rows(cursor: psycopg.AsyncCursor[TupleRow]) -> Rows:
-    return [] if cursor.description is None else await cursor.fetchall()

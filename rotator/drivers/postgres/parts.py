@@ -15,7 +15,8 @@ from rotator.drivers.postgres.failures import NoState
 from rotator.drivers.postgres.following import Following
 from rotator.drivers.postgres.forms import Forms, Known
 from rotator.drivers.postgres.lane import Lane
-from rotator.drivers.postgres.link import Address, Link, Rows, Statement
+from rotator.drivers.postgres.link import Address, Link
+from rotator.drivers.postgres.wire import Rows, Statement
 
 KEY_NAMES = 3  # of at least 96 bits each: more than the 256 that the key keeps
 PROBE = "a probe"

@@ -12,8 +12,8 @@ from rotator.core.ports import Entry, Heard
 from rotator.core.pressure import Line
 from rotator.drivers.postgres import entering
 from rotator.drivers.postgres.forms import Forms
-from rotator.drivers.postgres.link import Rows, Statement
 from rotator.drivers.postgres.parts import Parts
+from rotator.drivers.postgres.wire import Rows, Statement
 
 OVERDUE = timedelta(minutes=1)
 COUNTED = 5000

@@ -15,9 +15,10 @@ from rotator.core.ports import Clock, Delivery, Dice, Lease
 from rotator.core.sealing import Seal
 from rotator.drivers.postgres import entering, writing
 from rotator.drivers.postgres.forms import Forms
-from rotator.drivers.postgres.link import Address, Rows, Statement
+from rotator.drivers.postgres.link import Address
 from rotator.drivers.postgres.parts import Parts
 from rotator.drivers.postgres.register import PostgresRegister
+from rotator.drivers.postgres.wire import Rows, Statement
 
 # How long the place of a file on another machine is kept in mind after its token expired.
 STALE = timedelta(days=1)

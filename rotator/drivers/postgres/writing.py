@@ -19,7 +19,7 @@ from rotator.drivers.postgres import claims
 from rotator.drivers.postgres.claims import Sights
 from rotator.drivers.postgres.forms import MARK, Forms, Known
 from rotator.drivers.postgres.lane import Job
-from rotator.drivers.postgres.link import Rows, Statement
+from rotator.drivers.postgres.wire import Rows, Statement
 
 SOON = timedelta(seconds=0.2)
 
