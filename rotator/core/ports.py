@@ -271,8 +271,11 @@ class Register(Protocol):
         """Take it out; its record and deliveries stay. False where it was not there."""
         ...
 
-    async def due(self, now: datetime, rooms: Mapping[tuple[str, Line], int]) -> Sequence[str]:
-        """Names in it that are due: of each provider and line the longest overdue, as many as it has room for."""
+    async def due(
+        self, now: datetime, rooms: Mapping[tuple[str, Line], int]
+    ) -> Mapping[tuple[str, Line], Sequence[str]]:
+        """Names in it that are due: of each provider and line the longest overdue, as many as it has room for. Where
+        nobody is due it may be left out."""
         ...
 
     async def next_due(self, after: datetime, providers: Collection[str]) -> datetime | None:

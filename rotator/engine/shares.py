@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from rotator.core.ports import Register
@@ -27,22 +27,20 @@ class Shares:
     async def due(self, register: Register, now: datetime, rooms: Mapping[tuple[str, Line], int]) -> list[str]:
         """As `Register.due`, without what is left to others for a moment. Raises what the store raises."""
         if self._fleet.is_alone:
-            return list(await register.due(now, rooms))
-        # A question for each: only so it is known where those belong that come back. The store answers all in one go.
-        found = await asyncio.gather(*(self._share(register, now, key, room) for key, room in rooms.items()))
+            return [name for names in (await register.due(now, rooms)).values() for name in names]
+        wide, late = await asyncio.gather(
+            register.due(now, {key: room * self._fleet.size for key, room in rooms.items()}),
+            register.due(now - PATIENCE, rooms),
+        )
+        found = [self._share(now, wide.get(key, ()), late.get(key, ()), room) for key, room in rooms.items()]
         if any(left for _, left in found):
             providers = dict.fromkeys(provider for provider, _ in rooms)
             first = await register.next_due(now - PATIENCE, providers)
             self._alarm.mind(None if first is None else first + PATIENCE)
         return [name for names, _ in found for name in names]
 
-    async def _share(
-        self, register: Register, now: datetime, key: tuple[str, Line], room: int
-    ) -> tuple[list[str], bool]:
-        """Who may begin here, and whether anybody is left to others."""
-        wide, late = await asyncio.gather(
-            register.due(now, {key: room * self._fleet.size}), register.due(now - PATIENCE, {key: room})
-        )
+    def _share(self, now: datetime, wide: Sequence[str], late: Sequence[str], room: int) -> tuple[list[str], bool]:
+        """Who of one provider and line may begin here, and whether anybody is left to others."""
         # By the shift of now, which is nearly always that in which they became due; else what is late is everybody's.
         is_herd, on_shift = len(wide) > HERD, self._fleet.is_on_shift(now)
         ours = [name for name in wide if (self._fleet.goes_first(name) if is_herd else on_shift)]

@@ -209,8 +209,10 @@ class MemoryRegister:
     async def strike(self, name: str) -> bool:
         return self._shelf().entries.pop(name, None) is not None
 
-    async def due(self, now: datetime, rooms: Mapping[tuple[str, Line], int]) -> Sequence[str]:
-        shelf, found = self._shelf(), list[str]()
+    async def due(
+        self, now: datetime, rooms: Mapping[tuple[str, Line], int]
+    ) -> Mapping[tuple[str, Line], Sequence[str]]:
+        shelf, found = self._shelf(), dict[tuple[str, Line], Sequence[str]]()
         late = sorted(
             (one.due_at, one.name, one.provider) for one in self._listed() if one.due_at and one.due_at <= now
         )
@@ -218,7 +220,7 @@ class MemoryRegister:
             fits = [
                 name for _, name, theirs in late if theirs == provider and pressure.line(shelf.grants[name]) is line
             ]
-            found += fits[:room]
+            found[provider, line] = fits[:room]
         return found
 
     async def next_due(self, after: datetime, providers: Collection[str]) -> datetime | None:

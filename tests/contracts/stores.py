@@ -6,7 +6,7 @@ To add one: write a `Harness` and name it in `HARNESSES`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -15,6 +15,7 @@ from pathlib import Path
 from rotator.core.grants import Grant, Intent, Kind, Source
 from rotator.core.policy import Moment
 from rotator.core.ports import Store
+from rotator.core.pressure import Line
 from rotator.core.tokens import AccessToken, Secret
 from rotator.drivers import postgres, sqlite, vault
 from rotator.lab import memory
@@ -68,6 +69,11 @@ class FakeDice:
 
 def new(name: str = "billing", *, lineage: str = "lineage-1", due_at: datetime | None = NOW) -> Grant:
     return Grant(name=name, lineage=lineage, identity="identity", due_at=due_at)
+
+
+def in_line(found: Mapping[tuple[str, Line], Sequence[str]]) -> dict[tuple[str, Line], list[str]]:
+    """What `Register.due` found, without lines that are empty."""
+    return {key: list(names) for key, names in found.items() if names}
 
 
 def granted(grant: Grant, *, at: datetime = NOW) -> Grant:

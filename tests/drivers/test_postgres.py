@@ -19,7 +19,7 @@ from rotator.core import errors
 from rotator.core.ports import Delivery, Entry
 from rotator.core.tokens import Secret
 from rotator.drivers import seal
-from rotator.drivers.postgres import schema
+from rotator.drivers.postgres import following, schema
 from rotator.drivers.postgres.link import Address, Link
 from rotator.drivers.postgres.schema import MIGRATIONS, VERSION, Migration
 from rotator.drivers.postgres.store import PostgresStore
@@ -676,6 +676,35 @@ def test_news_come_with_the_look_that_finds_them_and_cost_no_round_trip_more(url
                 statements, trips = (after - now for after, now in zip(two.counts, before, strict=True))
                 assert (statements, trips) == (3, 1)
                 assert await one.news(names) == {}
+
+    asyncio.run(run())
+
+
+def test_an_intent_is_no_news_before_it_has_ended_or_all_are_compared(url: str) -> None:
+    """Whoever takes the lease over reads the record anyway; all others would read it for nothing."""
+
+    async def run() -> None:
+        clock = FakeClock()
+        async with opened(url, clock) as one, opened(url, clock) as two:
+            grant = await one.enrol(new())
+            await two.enrol(new())
+            await two.news(["billing"])
+            lease, grant = await one.lease("billing", "me", clock.moment(), LEASE)
+            meant = replace(grant, intent=intent(grant, clock.moment()))
+            await one.save(meant, expected=0, lease=lease, now=NOW)
+            assert await two.news(["billing"]) == {}
+            failed = replace(grant, due_at=NOW + LEASE)
+            await one.save(failed, expected=0, lease=lease, now=NOW)
+            assert await two.news(["billing"]) == {}
+            await one.release(lease)
+            assert await two.news(["billing"]) == {"billing": failed}
+            lease, grant = await one.lease("billing", "me", clock.moment(), LEASE)
+            await one.save(granted(grant), expected=0, lease=lease, now=NOW)
+            assert await two.news(["billing"]) == {"billing": granted(grant)}, "before its lease is given back"
+            meant = replace(granted(grant), intent=intent(grant, clock.moment()))
+            await one.save(meant, expected=1, lease=lease, now=NOW)
+            clock.pass_time(2 * following.COMPARED_EVERY)
+            assert await two.news(["billing"]) == {"billing": meant}, "its owner is gone, perhaps"
 
     asyncio.run(run())
 

@@ -16,12 +16,12 @@ from rotator.core import errors, records
 from rotator.core.errors import Unavailable
 from rotator.core.ports import Delivery, Entry, Heard
 from rotator.core.pressure import Line
-from rotator.drivers.postgres import changes, entering, following, schema
+from rotator.drivers.postgres import changes, entering, following, register, schema
 from rotator.drivers.postgres.forms import Forms
 from rotator.drivers.postgres.link import Address, Link, Statement
 from rotator.drivers.postgres.schema import MIGRATIONS
 from rotator.drivers.postgres.store import PostgresStore
-from tests.contracts.stores import NOW, FakeClock, FakeDice, granted, intent, new
+from tests.contracts.stores import NOW, FakeClock, FakeDice, granted, in_line, intent, new
 from tests.drivers.test_postgres import Relay, by_key, opened, tell, through
 from tests.peers import postgres as peers
 from tests.peers.postgres import Postgres
@@ -154,10 +154,35 @@ def test_a_look_is_one_round_trip_with_all_others_and_needs_no_table_scan(databa
         eye.execute("SET enable_seqscan = off")
         for sql, values in (
             (changes.Changes.GRANTED, (*since, *since)), (changes.Changes.ENTERED, since),
+            (register.PostgresRegister.IN_LINE, (["p", "q"], [0, 1], 1, 9)),
+            (register.PostgresRegister.NEXT_IN_LINE, (["p", "q"], [0, 1], 1)),
             (changes.Changes.STRUCK, since), (following.Following.WRITTEN, (NOW, [], timedelta(seconds=2))),
         ):  # fmt: skip
             plan = "\n".join(row[0] for row in eye.execute(b"EXPLAIN " + sql.encode(), values).fetchall())
             assert "Seq Scan" not in plan, plan
+
+
+def test_what_is_due_is_one_question_however_many_providers_there_are(url: str) -> None:
+    """And a crowd at one of them keeps nobody of another out."""
+    rooms = {(f"p{number}", line): 3 for number in range(300) for line in Line}
+    crowd = [f"crowd{number}" for number in range(9)]
+
+    async def run() -> None:
+        async with opened(url) as store:
+            await store.register.enter([Entry(name, "p0", "{}") for name in crowd] + [Entry("late", "p299", "{}")])
+            for name in (*crowd, "late"):
+                await store.enrol(new(name))
+            before = store.counts
+            found, first = await asyncio.gather(
+                store.register.due(NOW, rooms),
+                store.register.next_due(NOW - MINUTE, {provider: None for provider, _ in rooms}),
+            )
+            assert [after - now for after, now in zip(store.counts, before, strict=True)] == [2, 1]
+            missing = Line.MISSING
+            assert in_line(found) == {("p0", missing): crowd[:3], ("p299", missing): ["late"]}
+            assert first == NOW
+
+    asyncio.run(run())
 
 
 def test_what_is_known_of_the_register_follows_what_was_done_lately(database_server: Postgres, url: str) -> None:
@@ -223,9 +248,9 @@ def test_a_record_that_does_not_know_where_it_belongs_is_put_right_by_the_walk(
             # Enrolled by one while another entered it: neither saw what the other wrote.
             database_server.do("UPDATE rotator_grants SET provider = NULL, due_at = visit_at, visit_at = NULL",
                                database(url))  # fmt: skip
-            assert await store.register.due(NOW, EVERY_LINE) == []
+            assert in_line(await store.register.due(NOW, EVERY_LINE)) == {}
             assert [one.due_at for one in await store.register.page("", 9)] == [NOW]
-            assert await store.register.due(NOW, EVERY_LINE) == ["a"]
+            assert [*in_line(await store.register.due(NOW, EVERY_LINE)).values()] == [["a"]]
             assert await store.due(NOW, 9) == []
 
     asyncio.run(run())
@@ -352,7 +377,7 @@ def test_tables_without_a_register_are_brought_on_with_what_stands_in_them(url: 
         assert await store.due(NOW, 9) == ["a"]
         await store.register.enter(ENTRIES)
         assert await store.due(NOW, 9) == []
-        assert await store.register.due(NOW, EVERY_LINE) == ["a"]
+        assert [*in_line(await store.register.due(NOW, EVERY_LINE)).values()] == [["a"]]
 
     tell(url, story)  # type: ignore[arg-type]
 
@@ -375,8 +400,8 @@ def test_an_older_daemon_sees_nobody_of_the_register_as_due_and_what_it_saves_is
         # Due here by what was known before; whoever looks again under the lease leaves it as it is stored.
         _, found = await store.lease("a", "me", FakeClock().moment(), LEASE)
         assert found == later
-        assert await store.register.due(NOW + 2 * MINUTE, EVERY_LINE) == []
-        assert await store.register.due(NOW + 3 * MINUTE, EVERY_LINE) == ["a"]
+        assert in_line(await store.register.due(NOW + 2 * MINUTE, EVERY_LINE)) == {}
+        assert [*in_line(await store.register.due(NOW + 3 * MINUTE, EVERY_LINE)).values()] == [["a"]]
 
     tell(url, story)  # type: ignore[arg-type]
 

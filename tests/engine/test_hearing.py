@@ -311,12 +311,14 @@ def test_who_is_entered_again_or_struck_again_while_something_of_his_is_in_fligh
 class Rival(Overheard):
     """Another daemon rotates whoever is due between our question and our look at its record."""
 
-    async def due(self, now: datetime, rooms: Mapping[tuple[str, Line], int]) -> Sequence[str]:
+    async def due(
+        self, now: datetime, rooms: Mapping[tuple[str, Line], int]
+    ) -> Mapping[tuple[str, Line], Sequence[str]]:
         found = await super().due(now, rooms)
-        if found:
+        if names := [name for some in found.values() for name in some]:
             store = self._store
             assert isinstance(store, Beside)
-            store.rotated(found)
+            store.rotated(names)
         return found
 
 

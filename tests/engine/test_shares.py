@@ -24,9 +24,11 @@ class Late:
         self._due = [(now - timedelta(minutes=1), name) for name in late] + [(now, name) for name in fresh]
         self.questions = 0
 
-    async def due(self, now: datetime, rooms: Mapping[tuple[str, Line], int]) -> Sequence[str]:
+    async def due(
+        self, now: datetime, rooms: Mapping[tuple[str, Line], int]
+    ) -> Mapping[tuple[str, Line], Sequence[str]]:
         self.questions += 1
-        return [name for at, name in self._due if at <= now][: rooms[KEY]]
+        return {KEY: [name for at, name in self._due if at <= now][: rooms[KEY]]}
 
     async def next_due(self, after: datetime, providers: Collection[str]) -> datetime | None:
         return min((at for at, _ in self._due if at > after), default=None)

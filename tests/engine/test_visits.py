@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -265,7 +265,7 @@ def test_those_that_become_due_in_the_same_moment_share_a_look_and_who_is_alone_
         class Counted(WornRegister):
             looks = 0
 
-            async def due(self, now: datetime, rooms: Any) -> Sequence[str]:
+            async def due(self, now: datetime, rooms: Any) -> Mapping[tuple[str, Line], Sequence[str]]:
                 self.looks += 1
                 return await super().due(now, rooms)
 
@@ -733,7 +733,7 @@ def test_a_guest_whose_entry_fits_no_more_is_not_served_by_what_counted_before()
 @pytest.mark.parametrize("wrong", ["fails", "hangs", "has a defect"])
 def test_whatever_is_wrong_with_the_register_residents_are_rotated(wrong: str) -> None:
     class Broken(WornRegister):
-        async def due(self, now: datetime, rooms: Any) -> Sequence[str]:
+        async def due(self, now: datetime, rooms: Any) -> Mapping[tuple[str, Line], Sequence[str]]:
             if wrong == "fails":
                 raise Unavailable("the index is away")
             if wrong == "hangs":

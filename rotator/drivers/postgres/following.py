@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import LiteralString
 
+from psycopg.rows import TupleRow
+
 from rotator.core.errors import Misconfigured
 from rotator.core.grants import Grant
 from rotator.core.policy import Moment
@@ -56,9 +58,11 @@ class Following:
     # The record of what was written since the last look, unless we wrote it; the rest of the window was mostly seen.
     WRITTEN: LiteralString = """
         SELECT name, generation, written_at, lineage,
-            CASE WHEN written_at > %s::timestamptz AND name <> ALL(%b::text[]) THEN record END
+            CASE WHEN written_at > %s::timestamptz AND name <> ALL(%b::text[]) THEN record END, owner <> ''
         FROM rotator_grants WHERE written_at > statement_timestamp() - %s::interval AND provider IS NULL"""
-    ALL: LiteralString = "SELECT name, generation, written_at, lineage, NULL FROM rotator_grants WHERE provider IS NULL"
+    ALL: LiteralString = (
+        "SELECT name, generation, written_at, lineage, NULL, FALSE FROM rotator_grants WHERE provider IS NULL"
+    )
     LEASED: LiteralString = "SELECT name, owner, fence, span, boot_id, until FROM rotator_grants WHERE owner <> ''"
     NOW: LiteralString = "SELECT clock_timestamp()"
     RECORDS: LiteralString = (
@@ -76,9 +80,7 @@ class Following:
         if not compare and self._is_elsewhere():
             compare, rows = True, await self._look(moment, True, seen)
         found = {row[0]: row for row in rows}
-        fresh = [
-            row for name, row in found.items() if row[1:3] != known.get(name) and name in names and name not in ours
-        ]
+        fresh = [row for name, row in found.items() if self._is_news(row) and name in names and name not in ours]
         read = await self._read(fresh)
         gone: list[str] = []
         if compare:
@@ -89,6 +91,13 @@ class Following:
         for name in gone:
             known.forget(name)
         return {**dict.fromkeys(gone), **read}
+
+    def _is_news(self, row: TupleRow) -> bool:
+        """Whether it differs from what was seen last. An intent does not yet, while its owner's lease stands: its end
+        will, and whoever takes the lease over looks again."""
+        name, generation, written_at, _, _, is_leased = row
+        seen = self._known.get(name)
+        return seen != (generation, written_at) and not (is_leased and seen is not None and seen[0] == generation)
 
     async def _look(self, moment: Moment, compare: bool, seen: Collection[str]) -> Rows:
         """Rows that may be news, without a record where there is none to expect: of those that were ``seen`` last, too.
@@ -124,7 +133,7 @@ class Following:
         if missing := [row[0] for row in found if row[4] is None]:
             rows += (await self._ask((self.RECORDS, (missing,))))[0]
         ours, read = self._known.fresh | self._writes.names(), {}
-        for name, generation, written_at, lineage, record in rows:
+        for name, generation, written_at, lineage, record, *_ in rows:
             if name not in ours:
                 try:
                     read[name] = self._forms.read(name, lineage, generation, record)

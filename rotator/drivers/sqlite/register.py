@@ -55,7 +55,9 @@ class SqliteRegister:
     async def strike(self, name: str) -> bool:
         return await self._write(lambda connection: strike(connection, name))
 
-    async def due(self, now: datetime, rooms: Mapping[tuple[str, Line], int]) -> Sequence[str]:
+    async def due(
+        self, now: datetime, rooms: Mapping[tuple[str, Line], int]
+    ) -> Mapping[tuple[str, Line], Sequence[str]]:
         return await self._read(lambda connection: due(connection, now, rooms))
 
     async def next_due(self, after: datetime, providers: Collection[str]) -> datetime | None:
@@ -97,11 +99,13 @@ IN_LINE = """SELECT name FROM grants WHERE provider = ? AND line = ? AND due_at 
 NEXT_IN_LINE = "SELECT min(due_at) FROM grants WHERE provider = ? AND line = ? AND due_at > ?"
 
 
-def due(connection: sqlite3.Connection, now: datetime, rooms: Mapping[tuple[str, Line], int]) -> list[str]:
-    found: list[str] = []
+def due(
+    connection: sqlite3.Connection, now: datetime, rooms: Mapping[tuple[str, Line], int]
+) -> dict[tuple[str, Line], list[str]]:
+    found: dict[tuple[str, Line], list[str]] = {}
     for (provider, line), room in rooms.items():
         rows = connection.execute(IN_LINE, (provider, line.value, records.stamp(now), room))
-        found += [name for (name,) in rows]
+        found[provider, line] = [name for (name,) in rows]
     return found
 
 
