@@ -94,6 +94,17 @@ def says_and_hangs(*parts: bytes) -> Play:
     return play
 
 
+def says_and_ends(*parts: bytes) -> Play:
+    """As `says`, under TLS with its farewell (close_notify)."""
+
+    async def play(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.writelines(parts)
+        writer.close()
+        await writer.wait_closed()
+
+    return play
+
+
 async def resets(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     sock = writer.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

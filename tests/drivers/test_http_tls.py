@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import datetime
 import ipaddress
+import select
+import socket
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -18,16 +20,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from rotator.core.ports import HttpAnswer, Reach
-from rotator.drivers.http import HttpxClient, tls
+from rotator.drivers.http import HttpxClient, secure, tls
 from tests.drivers.far_end import (
     LONG,
     OK,
+    Play,
     ask,
     expect,
     far_end,
     post,
     resets,
     says,
+    says_and_ends,
     says_and_hangs,
 )
 
@@ -186,16 +190,11 @@ def test_a_connection_cut_in_the_handshake_is_not_written() -> None:
 async def _dripping(true: int, client: HttpxClient) -> HttpAnswer:
     """By way of somebody who hands on one byte at a time."""
 
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(1):
-            writer.write(data)
-            await writer.drain()
-
     async def between(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         onward_reader, onward_writer = await asyncio.open_connection("127.0.0.1", true)
-        onward = asyncio.create_task(pump(reader, onward_writer))
+        onward = asyncio.create_task(_pump(reader, onward_writer, 1))
         try:
-            await pump(onward_reader, writer)
+            await _pump(onward_reader, writer, 1)
         finally:
             onward.cancel()
             onward_writer.transport.abort()
@@ -239,6 +238,104 @@ def test_a_connection_ended_in_the_middle_of_a_body_under_tls_is_cut(authorities
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"
     answer, _ = ask(says(head), tls=ours.server("127.0.0.1"), ca_file=ours.file)
     expect(answer, Reach.STATUS, "reset", 200)
+
+
+VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
+UNTIL_THE_END = b'HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{"a":1}'
+
+
+@VERSIONS
+def test_a_body_until_the_end_is_whole_only_with_the_farewell_of_tls(
+    authorities: Authorities, version: ssl.TLSVersion
+) -> None:
+    """RFC 9112 section 9.8: whoever cuts the line could else make a whole answer of half of one."""
+    ours, _ = authorities
+    context = ours.server("127.0.0.1", version=version)
+    cut, _ = ask(says(UNTIL_THE_END), tls=context, ca_file=ours.file)
+    expect(cut, Reach.STATUS, "reset", 200)
+    ended, _ = ask(says_and_ends(UNTIL_THE_END), tls=context, ca_file=ours.file)
+    expect(ended, Reach.COMPLETE, None, 200)
+    assert ended.body == b'{"a":1}'
+
+
+WHOLE = {
+    "length": OK,
+    "length, bare line ends": OK.replace(b"\r\n", b"\n"),
+    "chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "no body": b"HTTP/1.1 204 No Content\r\n\r\n",
+}
+
+
+@VERSIONS
+@pytest.mark.parametrize("kind", WHOLE)
+def test_an_answer_that_is_whole_by_itself_needs_no_farewell(
+    authorities: Authorities, version: ssl.TLSVersion, kind: str
+) -> None:
+    ours, _ = authorities
+    answer, _ = ask(says(WHOLE[kind]), tls=ours.server("127.0.0.1", version=version), ca_file=ours.file)
+    expect(answer, Reach.COMPLETE, None, 204 if kind == "no body" else 200)
+    assert answer.body == (b"" if kind == "no body" else b"{}")
+
+
+@VERSIONS
+def test_the_same_holds_through_a_proxy(authorities: Authorities, version: ssl.TLSVersion) -> None:
+    ours, _ = authorities
+    context = ours.server("127.0.0.1", version=version)
+
+    async def run(play: Play) -> HttpAnswer:
+        async with far_end(play, context) as true, far_end(_tunnel(true.port), read=False) as proxy:
+            client = HttpxClient(ca_file=ours.file, proxy=f"http://127.0.0.1:{proxy.port}")
+            return await client.send(post(true.port, scheme="https"), deadline=LONG)
+
+    expect(asyncio.run(run(says(UNTIL_THE_END))), Reach.STATUS, "reset", 200)
+    for play in (says_and_ends(UNTIL_THE_END), *(says(answer) for answer in WHOLE.values())):
+        assert asyncio.run(run(play)).reach is Reach.COMPLETE
+
+
+def _tunnel(port: int) -> Play:
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 Connected\r\n\r\n")
+        onward_reader, onward_writer = await asyncio.open_connection("127.0.0.1", port)
+        onward = asyncio.create_task(_pump(reader, onward_writer))
+        try:
+            await _pump(onward_reader, writer)
+            writer.write_eof()
+        finally:
+            onward.cancel()
+            onward_writer.transport.abort()
+
+    return play
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, at_once: int = 1 << 16) -> None:
+    while data := await reader.read(at_once):
+        writer.write(data)
+        await writer.drain()
+
+
+def test_who_gives_up_in_the_turn_in_which_the_handshake_goes_on_hears_of_nothing_else() -> None:
+    """Both in one turn of the loop: what came is then told to somebody who is no longer there."""
+
+    async def run() -> list[dict[str, object]]:
+        loop, told = asyncio.get_running_loop(), list[dict[str, object]]()
+        loop.set_exception_handler(lambda _, context: told.append(context))
+        near, far = socket.socketpair()
+        near.setblocking(False)
+        with far:
+            shaking = asyncio.create_task(secure.secured(near, tls.context(None), "provider.example"))
+            # It waits for the server's first word.
+            while not select.select([far], [], [], 0)[0]:
+                await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            far.send(b"\x16")
+            loop.call_soon(shaking.cancel)
+            with pytest.raises(asyncio.CancelledError):
+                await shaking
+            await asyncio.sleep(0)
+        return told
+
+    assert asyncio.run(run()) == []
 
 
 def test_old_tls_is_refused(authorities: Authorities) -> None:

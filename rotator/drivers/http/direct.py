@@ -67,7 +67,8 @@ async def _open(way: lines.Route, tls: ssl.SSLContext, book: dial.Book, progress
 async def _read(connection: wire.Wire, method: str, progress: Progress, limit: int) -> None:
     received = connection.received
     while HEAD_END not in received:
-        if len(received) > HEAD_LIMIT or not await connection.more():
+        # However it ended: what is there may be whole for who reads bare line ends.
+        if len(received) > HEAD_LIMIT or not await _more(connection):
             return await _read_any(connection, method, progress, limit)
     head = lines.head(received) if method != "HEAD" else None
     if head is None:
@@ -79,6 +80,14 @@ async def _read(connection: wire.Wire, method: str, progress: Progress, limit: i
         if not await connection.more():
             raise EOFError
     return progress.complete(bytes(received[head.start : head.end]))
+
+
+async def _more(connection: wire.Wire) -> bool:
+    """As `Wire.more`, which raises again for who asks again what broke the connection."""
+    try:
+        return await connection.more()
+    except OSError:
+        return False
 
 
 async def _read_any(connection: wire.Wire, method: str, progress: Progress, limit: int) -> None:

@@ -129,6 +129,7 @@ def _proxy(url: str, tls: ssl.SSLContext) -> httpx.Proxy:
 
 async def _converse(client: httpx.AsyncClient, outgoing: httpx.Request, progress: Progress, limit: int) -> None:
     response = await client.send(outgoing, stream=True)
+    session = response.extensions["network_stream"].get_extra_info("ssl_object")
     try:
         progress.began(
             response.status_code,
@@ -139,9 +140,25 @@ async def _converse(client: httpx.AsyncClient, outgoing: httpx.Request, progress
             body += chunk
             if len(body) > limit:
                 raise too_large(limit)
+        if session is not None and _is_delimited_by_the_end(response) and not _is_ended(session):
+            raise EOFError
         progress.complete(bytes(body))
     finally:
         await response.aclose()
+
+
+def _is_delimited_by_the_end(response: httpx.Response) -> bool:
+    if response.request.method == "HEAD" or response.status_code in (204, 304):
+        return False
+    return not {"content-length", "transfer-encoding"} & response.headers.keys()
+
+
+def _is_ended(session: ssl.SSLObject) -> bool:
+    """Whether TLS itself said farewell (RFC 9112 section 9.8), which httpcore does not ask."""
+    try:
+        return session.read() == b""
+    except ssl.SSLError:
+        return False
 
 
 def _place(url: httpx.URL) -> str:
