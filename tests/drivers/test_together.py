@@ -10,16 +10,18 @@ from datetime import timedelta
 from pathlib import Path, PosixPath
 from typing import Any
 
+import certifi
 import pytest
 
 from rotator import settings
 from rotator.assembly import references
 from rotator.assembly.plan import Plan
 from rotator.core.errors import Unavailable
+from rotator.core.ports import HttpRequest, Reach
 from rotator.core.tokens import Secret
 from rotator.drivers import http, kubernetes, secrets, sqlite
 from rotator.drivers.files import lanes
-from rotator.drivers.http import dial
+from rotator.drivers.http import dial, trust
 from rotator.drivers.processes import SignalHook
 from rotator.drivers.secrets import Reference, ReferenceSource
 from tests.contracts.publishers import publication
@@ -217,7 +219,14 @@ def accounts(mount: Mount) -> list[Coroutine[Any, Any, object]]:
     return [cluster.ask("GET", "/") for _ in range(MANY)]
 
 
-@pytest.mark.parametrize("readers", [signals, tokens_of_pages, accounts])
+def requests(mount: Mount) -> list[Coroutine[Any, Any, object]]:
+    """Whom a provider's requests trust."""
+    asked = HttpRequest("GET", "http://127.0.0.1:1/")
+    clients = [http.HttpxClient(ca_file=hung(mount, f"/net/{number}/ca.pem")) for number in range(MANY)]
+    return [one.send(asked, deadline=timedelta(seconds=20)) for one in clients]
+
+
+@pytest.mark.parametrize("readers", [signals, tokens_of_pages, accounts, requests])
 def test_whatever_hangs_on_a_mount_a_name_is_looked_up(readers: Any) -> None:
     mount = Mount()
 
@@ -263,6 +272,57 @@ def test_the_account_of_a_pod_on_a_mount_that_hangs_holds_one_thread_and_says_so
                 await cluster.ask("GET", "/")
         assert mount.held == 1
         mount.released.set()
+
+    asyncio.run(run())
+
+
+def test_a_ca_file_on_a_mount_that_hangs_holds_one_thread_and_says_so() -> None:
+    mount = Mount()
+    client = http.HttpxClient(ca_file=hung(mount, "/net/ca.pem"))
+
+    async def run() -> None:
+        for _ in range(3):
+            answer = await client.send(HttpRequest("GET", "https://127.0.0.1:1/"), deadline=SHORT)
+            told = "127.0.0.1:1: out of time (0.05 s) while reading the CA certificates"
+            assert (answer.reach, answer.failure, answer.detail) == (Reach.NOTHING, "connect timeout", told)
+        assert mount.held == 1
+        mount.released.set()
+
+    asyncio.run(run())
+
+
+def test_whom_we_trusted_last_we_trust_while_the_mount_hangs() -> None:
+    mount = Mount()
+    mount.released.set()
+    kept = trust.Trust(hung(mount, certifi.where()), patience=SHORT)
+
+    async def run() -> None:
+        first = await kept.context()
+        mount.released.clear()
+        before = mount.held
+        assert [await kept.context() for _ in range(3)] == [first] * 3
+        assert mount.held == before + 1
+        mount.released.set()
+        # It is looked at again as soon as the thread is back.
+        while kept.is_hung:
+            await asyncio.sleep(0)
+        before = mount.held
+        assert await kept.context() is first
+        assert mount.held > before
+
+    asyncio.run(run())
+
+
+def test_who_asks_together_looks_at_a_ca_file_together() -> None:
+    mount = Mount()
+    mount.released.set()
+    kept = trust.Trust(hung(mount, certifi.where()))
+
+    async def run() -> None:
+        await kept.context()
+        before = mount.held
+        await asyncio.gather(*(kept.context() for _ in range(200)))
+        assert mount.held == before + 1
 
     asyncio.run(run())
 

@@ -16,9 +16,7 @@ from rotator.core import errors, lean
 from rotator.core.ports import HttpAnswer, HttpRequest, Reach
 
 if TYPE_CHECKING:
-    import ssl
-
-    from rotator.drivers.http import dial
+    from rotator.drivers.http import dial, trust
 
 
 @lean.dataclass(frozen=True, slots=True)
@@ -39,8 +37,7 @@ class HttpxClient:
 
     def __init__(self, *, ca_file: Path | None = None, proxy: str | None = None) -> None:
         self.profile = Profile(ca_file, proxy)
-        self._tls: ssl.SSLContext | None = None
-        self._stamp: tuple[int, ...] = ()
+        self._trust: trust.Trust | None = None
         self._book: dial.Book | None = None
 
     async def send(self, request: HttpRequest, *, deadline: timedelta, limit: int = 1 << 20) -> HttpAnswer:
@@ -49,41 +46,42 @@ class HttpxClient:
         A CA file that cannot be used is told as ``certificate``: nothing was sent.
         """
         try:
-            tls = self._context()
+            if self.profile.proxy is None:
+                # asyncio's TLS and all that; a restart with a valid stored token publishes before it needs that.
+                from rotator.drivers.http import dial, direct
+
+                if self._book is None:
+                    self._book = dial.Book()
+                return await direct.exchange(request, self._trusted(), self._book, deadline=deadline, limit=limit)
+            # httpx costs 70 ms and 5 MB, which only who has a proxy spends.
+            from rotator.drivers.http import transport
+
+            return await transport.exchange(
+                request, self._trusted(), self.profile.proxy, deadline=deadline, limit=limit
+            )
         except errors.Misconfigured as wrong:
-            return HttpAnswer(Reach.NOTHING, failure="certificate", detail=str(wrong))
-        if self.profile.proxy is None:
-            # asyncio's TLS and all that; a restart with a valid stored token publishes before it needs that.
-            from rotator.drivers.http import dial, direct
-
-            if self._book is None:
-                self._book = dial.Book()
-            return await direct.exchange(request, tls, self._book, deadline=deadline, limit=limit)
-        # httpx costs 70 ms and 5 MB, which only who has a proxy spends.
-        from rotator.drivers.http import transport
-
-        return await transport.exchange(request, tls, self.profile.proxy, deadline=deadline, limit=limit)
+            return _distrusted(wrong)
 
     async def knock(self, url: str, *, deadline: timedelta) -> HttpAnswer:
         """Whether somebody is there who is trusted, without saying a word to him; directly, by no proxy."""
         from rotator.drivers.http import dial, direct
 
         try:
-            tls = self._context()
+            return await direct.knock(url, self._trusted(), self._book or dial.Book(), deadline=deadline)
         except errors.Misconfigured as wrong:
-            return HttpAnswer(Reach.NOTHING, failure="certificate", detail=str(wrong))
-        return await direct.knock(url, tls, self._book or dial.Book(), deadline=deadline)
+            return _distrusted(wrong)
 
     async def close(self) -> None:
         """Forget the TLS context and all addresses; every connection ended with its request. Idempotent."""
-        self._tls = self._book = None
+        self._trust = self._book = None
 
-    def _context(self) -> ssl.SSLContext:
-        """The context of this profile, built once (20 ms) and again only where the CA file was replaced."""
-        from rotator.drivers.http import tls
+    def _trusted(self) -> trust.Trust:
+        from rotator.drivers.http import trust
 
-        stamp = tls.stamp(self.profile.ca_file)
-        if self._tls is None or stamp != self._stamp:
-            self._tls = tls.context(self.profile.ca_file)
-            self._stamp = stamp
-        return self._tls
+        if self._trust is None:
+            self._trust = trust.Trust(self.profile.ca_file)
+        return self._trust
+
+
+def _distrusted(wrong: errors.Misconfigured) -> HttpAnswer:
+    return HttpAnswer(Reach.NOTHING, failure="certificate", detail=str(wrong))

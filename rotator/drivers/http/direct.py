@@ -6,12 +6,11 @@ free, after it a refresh token may be spent. Hence this speaks HTTP/1.1 itself a
 
 from __future__ import annotations
 
-import ssl
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rotator.core.ports import HttpAnswer, HttpRequest, Reach
-from rotator.drivers.http import dial, failures, lines, patience, secure, wire
+from rotator.drivers.http import dial, failures, lines, patience, secure, trust, wire
 from rotator.drivers.http.progress import Progress, too_large
 
 if TYPE_CHECKING:
@@ -22,9 +21,10 @@ HEAD_END = b"\r\n\r\n"
 
 
 async def exchange(
-    request: HttpRequest, tls: ssl.SSLContext, book: dial.Book, *, deadline: timedelta, limit: int
+    request: HttpRequest, trusted: trust.Trust, book: dial.Book, *, deadline: timedelta, limit: int
 ) -> HttpAnswer:
-    """Send one request and read its answer; whatever the far end does is told in the answer, never raised."""
+    """Send one request and read its answer; whatever the far end does is told in the answer, never raised. Raises
+    Misconfigured for CA certificates that cannot be used."""
     progress, place = Progress(), "the request"
     try:
         way = lines.route(request.url)
@@ -32,7 +32,7 @@ async def exchange(
         # Written down before anything is opened: what cannot be has surely not been sent.
         payload = lines.written(request, way)
         async with patience.Within(deadline):
-            connection = await _open(way, tls, book, progress)
+            connection = await _open(way, trusted, book, progress)
             try:
                 # Before the write, not after it: a byte handed to the kernel is a byte the server may have.
                 progress.note(Reach.WRITTEN, failures.Stage.ANSWER)
@@ -45,20 +45,23 @@ async def exchange(
     return progress.answer()
 
 
-async def knock(url: str, tls: ssl.SSLContext, book: dial.Book, *, deadline: timedelta) -> HttpAnswer:
-    """Connect, shake hands for TLS, and say nothing. ``failure`` is None where somebody is there."""
+async def knock(url: str, trusted: trust.Trust, book: dial.Book, *, deadline: timedelta) -> HttpAnswer:
+    """Connect, shake hands for TLS, and say nothing. ``failure`` is None where somebody is there. Raises Misconfigured
+    as `exchange` does."""
     progress, place = Progress(), "the address"
     try:
         way = lines.route(url)
         place = way.place
         async with patience.Within(deadline):
-            (await _open(way, tls, book, progress)).close()
+            (await _open(way, trusted, book, progress)).close()
     except (OSError, EOFError, ValueError) as error:
         return progress.failed(error, place, deadline)
     return HttpAnswer(progress.reach)
 
 
-async def _open(way: lines.Route, tls: ssl.SSLContext, book: dial.Book, progress: Progress) -> wire.Wire:
+async def _open(way: lines.Route, trusted: trust.Trust, book: dial.Book, progress: Progress) -> wire.Wire:
+    tls = await trusted.context()
+    progress.note(Reach.NOTHING, failures.Stage.LOOKUP)
     sock = await book.connect(way.host, way.port, lambda: progress.note(Reach.NOTHING, failures.Stage.CONNECT))
     progress.note(Reach.CONNECTED, failures.Stage.HANDSHAKE)
     return await secure.secured(sock, tls, way.host) if way.secure else wire.Plain(sock)

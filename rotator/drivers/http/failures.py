@@ -17,6 +17,7 @@ from rotator.drivers.http import dial
 class Stage(StrEnum):
     """Where a request stands, as the end of “… while”."""
 
+    TRUST = "reading the CA certificates"
     LOOKUP = "looking up its address"
     CONNECT = "connecting"
     HANDSHAKE = "shaking hands for TLS"
@@ -26,7 +27,7 @@ class Stage(StrEnum):
 
 
 NOT_HTTP = "it cannot be written down as HTTP; nothing was sent"
-BEFORE_THE_REQUEST = frozenset({Stage.LOOKUP, Stage.CONNECT, Stage.HANDSHAKE})
+BEFORE_THE_REQUEST = frozenset({Stage.TRUST, Stage.LOOKUP, Stage.CONNECT, Stage.HANDSHAKE})
 
 
 class Unusable(ValueError):

@@ -14,7 +14,7 @@ class Progress:
     """How far one request got. It lives outside the request, so that a timeout can still tell."""
 
     reach: Reach = Reach.NOTHING
-    stage: failures.Stage = failures.Stage.LOOKUP
+    stage: failures.Stage = failures.Stage.TRUST
     status: int | None = None
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""

@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Any
 
 from rotator.core.ports import HttpAnswer, HttpRequest, Reach
-from rotator.drivers.http import failures, patience
+from rotator.drivers.http import failures, patience, trust
 from rotator.drivers.http.progress import Progress, too_large
 
 # httpx imports its own command line where click and rich happen to be installed: 85 of 150 ms before the first
@@ -33,15 +33,16 @@ for _name in (httpx.__name__, "httpcore", "httpcore2"):
 
 
 async def exchange(
-    request: HttpRequest, tls: ssl.SSLContext, proxy: str, *, deadline: timedelta, limit: int
+    request: HttpRequest, trusted: trust.Trust, proxy: str, *, deadline: timedelta, limit: int
 ) -> HttpAnswer:
-    """Send one request and read its answer; whatever the far end does is told in the answer, never raised."""
+    """Send one request and read its answer; whatever the far end does is told in the answer, never raised. Raises
+    Misconfigured for CA certificates that cannot be used."""
     progress = Progress()
     host = "the request"
     try:
         outgoing = _outgoing(request)
         host = _place(outgoing.url)
-        async with patience.Within(deadline), _client(tls, proxy, progress) as client:
+        async with patience.Within(deadline), _client(await trusted.context(), proxy, progress) as client:
             outgoing.extensions["trace"] = _Trace(progress)
             await _converse(client, outgoing, progress, limit)
     except (OSError, EOFError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
