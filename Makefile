@@ -22,7 +22,7 @@ demo: $(VENV)/.run
 test: $(VENV)/.test
 	$(MAKE) --no-print-directory --output-sync=target -j2 test-parts test-processes test-long test-judgement
 
-# The crowds without coverage's tracer, which would make them take three times as long for lines that others reach too.
+# The crowds without coverage's tracer, which makes them take three times as long for lines that others reach too.
 test-judgement:
 	$(BIN)/python -m pytest tests/core tests/engine -m crowd $(PYTEST)
 	$(BIN)/python -m coverage erase

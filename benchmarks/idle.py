@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks import aims, stage
 from benchmarks.provider import Provider
-from tests.peers import openbao
+from tests.peers import openbao, ports
 
 DAY = 86_400
 OIDC_AGENT = "oidc-agent"
@@ -80,7 +80,7 @@ def _everything(server: openbao.OpenBao) -> str:
         auth = {{{{ token_file = "{{home}}/vault-token" }}}}
 
         [http]
-        address = "127.0.0.1:{openbao.free_port()}"
+        address = "127.0.0.1:{ports.free()}"
         """
 
 

@@ -23,7 +23,7 @@ from benchmarks import crowd, stage
 from benchmarks.provider import Provider
 from rotator.frontends.metrics import PER_GRANT_UP_TO
 from rotator.frontends.metrics import catalogue as names
-from tests.peers.prometheus import free_port
+from tests.peers import ports
 
 GRANTS = crowd.GRANTS
 HOUSE = Path(__file__).parents[1]
@@ -122,7 +122,7 @@ def beside_scrapes(provider: Provider, count: int, per_grant_up_to: int) -> Besi
     """Orders to one grant, in turns of twenty with and without a scraper that asks for ten thousand."""
     found = Beside()
     with tempfile.TemporaryDirectory(prefix="rotator-bench-") as folder:
-        daemon = Crowded(Path(folder), provider, free_port(), per_grant_up_to)
+        daemon = Crowded(Path(folder), provider, ports.free(), per_grant_up_to)
         daemon.prepare()
         with stage.running(daemon, daemon.token) as (process, _):
             stage.wait_answering(daemon)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 
 from rotator import cli
+from rotator.cli import leaving
 
 
 def main() -> None:
-    sys.exit(cli.main(sys.argv[1:]))
+    code = cli.main(sys.argv[1:])
+    leaving.soon(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 
+from rotator.cli import leaving
 from rotator.core.health import Health, State
 
 EXIT_PERSON = 77
@@ -54,6 +55,12 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     plan = assembly.read(arguments.config, environ)
 
     async def live() -> int:
+        code = await serve()
+        # Here already: the loop too waits for a thread of its own, which looks up a name.
+        leaving.soon(code)
+        return code
+
+    async def serve() -> int:
         built = assembly.build(plan, log_level=arguments.log_level)
         gc.freeze()
         gc.set_threshold(*GARBAGE)

@@ -9,6 +9,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.peers import ports
+
 PATIENCE = 10.0
 
 
@@ -56,6 +58,4 @@ class Pages:
 
 def free() -> Pages:
     """A free port of loopback."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return Pages(probe.getsockname()[1])
+    return Pages(ports.free())

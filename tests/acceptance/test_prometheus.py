@@ -14,7 +14,7 @@ from prometheus_client.openmetrics import parser
 from rotator.frontends import metrics
 from tests.acceptance import stage as stages
 from tests.acceptance.stage import Stage, wait_for
-from tests.peers import prometheus
+from tests.peers import ports, prometheus
 from tests.peers.emulator import ACCOUNT
 
 SECONDS = 5
@@ -29,7 +29,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
 def listen(stage: Stage) -> str:
     """Configure the daemon to answer at a free port; returns the address."""
-    address = f"127.0.0.1:{prometheus.free_port()}"
+    address = f"127.0.0.1:{ports.free()}"
     stage.configure(head=f'[http]\naddress = "{address}"\n')
     return address
 

@@ -13,8 +13,8 @@ from tests.acceptance.reader import Seen
 from tests.acceptance.stage import Process, wait_for
 from tests.peers import django_oauth, openbao
 
-LIFETIME = 10
-LONG_ENOUGH = 62.0
+LIFETIME = 8
+LONG_ENOUGH = 34.0
 VERIFY_EVERY = 2.0
 
 Figures = Callable[[str], None]
@@ -48,7 +48,7 @@ def check_whole(seen: Seen, issued: list[str]) -> None:
 
 def test_no_reader_meets_a_torn_a_missing_or_an_expired_token(tmp_path: Path, figures: Figures) -> None:
     with django_oauth.serve(access_seconds=LIFETIME) as peer, openbao.dev() as bao:
-        place = House(tmp_path / "house", peer, {"reuse": '"harmless"', "rotate_at": "0.4", "spacing": '"1s"'})
+        place = House(tmp_path / "house", peer, {"reuse": '"harmless"', "rotate_at": "0.25", "spacing": '"1s"'})
         place.use_vault(bao)
         role_id, secret_id = bao.app_role("reader", house.READER_POLICY)
         login = {"role_id": role_id, "secret_id": secret_id}

@@ -200,6 +200,17 @@ def test_a_stop_before_the_configuration_is_read_still_ends_cleanly(stage: Stage
     assert "Traceback" not in process.told
 
 
+def test_a_mount_that_hangs_holds_up_neither_the_daemon_nor_its_end(stage: Stage) -> None:
+    """A pipe that nobody writes into, in place of a CA file on such a mount: whoever opens it waits for ever."""
+    os.mkfifo(stage.folder / "ca.pem")
+    table = stage.provider_table("https://127.0.0.1:1/token")
+    stage.configure(f'{table}ca_file = "{stage.folder}/ca.pem"\ndeadline = "1s"\n', stage.grant())
+    stage.write(stage.config.read_text().replace(stage.provider_table(), "", 1))
+    with stage.daemon(wait="") as daemon:
+        daemon.wait_logged("out of time (1 s) while reading the CA certificates")
+        assert "billing" in stage.status()["grants"]
+
+
 def test_a_restart_with_a_valid_token_asks_the_provider_nothing(stage: Stage, supervisor: Supervisor) -> None:
     with stage.daemon():
         value = stage.token.read_text()

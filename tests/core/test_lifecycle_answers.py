@@ -333,6 +333,7 @@ def test_each_new_refresh_token_nears_its_own_end() -> None:
     assert names(story.told).count("grant.refresh_ending") == 2
 
 
+@pytest.mark.crowd
 def test_a_short_refresh_token_is_told_in_its_last_quarter_and_an_unknown_one_never() -> None:
     for lifetime, count in ((8 * HOUR, 1), (None, 0)):
         story = Story(build.fresh(), build.replace(build.FORGIVING, refresh_lifetime=lifetime))

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import build
+import pytest
 from build import DAY, HOUR, MINUTE, SECOND, ZERO, Story
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -430,9 +431,10 @@ Walk.TestCase.settings = settings(
     max_examples=int(os.environ.get("WALKS", "100")), stateful_step_count=50, deadline=None,
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
-TestWalk: Any = Walk.TestCase
+TestWalk: Any = pytest.mark.crowd(Walk.TestCase)
 
 
+@pytest.mark.crowd
 def test_the_walk_knows_a_year() -> None:
     """A year of one grant whose provider forgives, fails one request in five, and never sees a login."""
     story = Story(build.fresh(), build.FORGIVING)

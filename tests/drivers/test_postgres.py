@@ -25,6 +25,7 @@ from rotator.drivers.postgres.schema import MIGRATIONS, VERSION, Migration
 from rotator.drivers.postgres.store import PostgresStore
 from tests.contracts.stores import NOW, FakeClock, FakeDice, granted, intent, new
 from tests.drivers.test_http_tls import Authorities, Authority, authorities  # noqa: F401 (a fixture)
+from tests.peers import ports
 from tests.peers import postgres as peers
 from tests.peers.openbao import PATIENCE
 from tests.peers.postgres import Postgres
@@ -390,7 +391,7 @@ def test_a_database_that_only_reads(database_server: Postgres, url: str) -> None
 )  # fmt: skip
 def test_a_way_that_leads_nowhere(database_server: Postgres, wrong: str, error: type[Exception], told: str) -> None:
     with pytest.raises(error, match=told) as refused:
-        tell(wrong.format(port=database_server.port, free=peers.free_port()), lambda store: asyncio.sleep(0))
+        tell(wrong.format(port=database_server.port, free=ports.free()), lambda store: asyncio.sleep(0))
     assert "\n" not in str(refused.value)
 
 

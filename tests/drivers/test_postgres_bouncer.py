@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.contracts.stores import NOW, FakeClock, granted, intent, new
 from tests.drivers.test_postgres import opened
-from tests.peers import openbao
+from tests.peers import openbao, ports
 from tests.peers.postgres import ADMIN, Postgres
 
 BOUNCER = os.environ.get("PGBOUNCER")
@@ -26,7 +26,7 @@ if BOUNCER:
         database_server: Postgres, tmp_path: Path, figures: Callable[[str], None]
     ) -> None:
         assert BOUNCER is not None
-        database, port = database_server.database(), openbao.free_port()
+        database, port = database_server.database(), ports.free()
         settings = tmp_path / "bouncer.ini"
         settings.write_text(
             f"[databases]\n{database} = host=127.0.0.1 port={database_server.port} user={ADMIN}\n"

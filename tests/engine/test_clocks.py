@@ -41,6 +41,7 @@ class Reader:
         return self.loop.time() < self.issued[held.value.reveal()] + self.stage.provider.lifetime.total_seconds()
 
 
+@pytest.mark.crowd
 @pytest.mark.parametrize("steps", [(-DAY,), (DAY,), (DAY, -DAY), (-DAY, DAY), (-30 * MINUTE,), (-DAY, -DAY)])
 @pytest.mark.parametrize("watchdog", [None, 4 * SECOND])
 def test_no_reader_gap_when_wall_time_is_set(steps: tuple[timedelta, ...], watchdog: timedelta | None) -> None:

@@ -232,6 +232,7 @@ def through_every_point(tell: Callable[[int], Any]) -> dict[int, str]:
     raise AssertionError("the daemon never comes to rest")
 
 
+@pytest.mark.crowd
 @pytest.mark.parametrize("reboot", [False, True])
 @pytest.mark.parametrize(("reuse", "grace"), POLICIES)
 def test_killed_anywhere_between_nothing_and_the_first_token(reuse: Reuse, grace: timedelta, reboot: bool) -> None:
@@ -250,6 +251,7 @@ def test_killed_anywhere_between_nothing_and_the_first_token(reuse: Reuse, grace
     } <= struck
 
 
+@pytest.mark.crowd
 @pytest.mark.parametrize("lives", [1, 2])
 @pytest.mark.parametrize(("reuse", "grace"), POLICIES)
 def test_killed_anywhere_in_a_rotation(reuse: Reuse, grace: timedelta, lives: int) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from rotator.core.errors import Overtaken
 from rotator.core.grants import Grant
 from rotator.core.policy import Moment
@@ -128,6 +130,7 @@ def beside() -> tuple[Stage, Beside]:
     return Stage(clock=clock, store=store), store
 
 
+@pytest.mark.crowd
 def test_what_another_goes_first_for_is_left_to_him_for_a_moment_only() -> None:
     async def story() -> None:
         stage, store = beside()

@@ -81,6 +81,7 @@ def published(stage: Stage) -> str:
     return holds.value.reveal()
 
 
+@pytest.mark.crowd
 def test_what_another_saved_is_published_within_a_second_and_not_rotated_here() -> None:
     async def story() -> None:
         stage, store = shared()

@@ -357,7 +357,7 @@ class AnyDay(RuleBasedStateMachine):
 AnyDay.TestCase.settings = settings(
     max_examples=150, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
 )
-TestAnyDay = AnyDay.TestCase
+TestAnyDay = pytest.mark.crowd(AnyDay.TestCase)
 
 
 def test_nobody_starves_however_many_come() -> None:

@@ -125,6 +125,7 @@ def published(stage: Registry, name: str) -> str:
     return holds.value.reveal()
 
 
+@pytest.mark.crowd
 def test_what_another_rotated_is_published_within_a_second_and_nobody_stays_for_it() -> None:
     async def story() -> None:
         stage, store = beside()
@@ -191,6 +192,7 @@ def test_who_is_due_keeps_its_desk_until_it_stands_in_line_whatever_the_walk_let
     play(story)
 
 
+@pytest.mark.crowd
 def test_who_is_struck_by_another_is_gone_here_too_and_comes_not_back() -> None:
     async def story() -> None:
         stage, store = beside()
@@ -421,6 +423,7 @@ def test_who_was_struck_is_not_logged_in_while_nobody_has_told_of_it() -> None:
     play(story)
 
 
+@pytest.mark.crowd
 def test_a_resident_whose_name_stands_in_the_register_too_follows_and_keeps_what_it_published() -> None:
     async def story() -> None:
         stage, store = beside()
@@ -458,6 +461,7 @@ def test_a_guest_whose_entry_another_changed_is_served_by_it() -> None:
     play(story)
 
 
+@pytest.mark.crowd
 def test_a_crowd_that_another_rotated_does_not_fill_the_desks() -> None:
     async def story() -> None:
         stage, store = beside()

@@ -94,6 +94,7 @@ class HookStory(Story):
         self.stage.roster.by_name["billing"] = replace(made, targets=targets)
 
 
+@pytest.mark.crowd
 def test_killed_at_any_call_it_is_told_of_each_generation_and_again_only_where_no_mark_was_left() -> None:
     async def tell(at: int) -> str:
         story = HookStory.begin(Reuse.HARMLESS, timedelta(0))

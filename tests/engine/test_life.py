@@ -348,6 +348,7 @@ def test_the_last_good_token_stays_published_through_an_outage() -> None:
     play(story)
 
 
+@pytest.mark.crowd
 def test_thousands_of_due_grants_do_not_delay_one_another() -> None:
     async def story() -> None:
         names = [f"grant{number}" for number in range(1000)]

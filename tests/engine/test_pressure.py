@@ -92,6 +92,7 @@ def test_a_herd_that_is_enrolled_in_one_second_comes_no_faster_than_the_rate_and
     play(story)
 
 
+@pytest.mark.crowd
 def test_after_an_outage_those_whose_token_runs_out_first_come_first_and_nobody_runs_out() -> None:
     async def story() -> None:
         stage, names = staged(200, limits=Limits(in_flight=16, per_second=2))
@@ -123,6 +124,7 @@ def test_after_an_outage_those_whose_token_runs_out_first_come_first_and_nobody_
 # --- those that fail --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.crowd
 def test_a_grant_that_fails_never_delays_another() -> None:
     """The same fleet with and without failing ones among it: nobody else is later for them than by one pause."""
 
@@ -200,6 +202,7 @@ def test_latched_grants_that_are_looked_at_cost_the_others_no_turn() -> None:
 # --- the breaker ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.crowd
 def test_in_an_outage_one_at_a_time_asks_and_with_the_first_answer_all_come() -> None:
     async def story() -> None:
         stage, names = staged(300, limits=Limits(in_flight=16, per_second=20))
@@ -371,6 +374,7 @@ def test_a_clock_that_is_set_by_a_day_neither_stops_nor_floods_the_line(step: ti
     play(story)
 
 
+@pytest.mark.crowd
 def test_a_forgiven_resend_is_not_kept_waiting_behind_a_crowd() -> None:
     async def story() -> None:
         rules = Rules(password=True, grace=20 * SECOND)

@@ -397,6 +397,7 @@ def test_one_that_is_retired_is_gone_with_all_that_it_published() -> None:
     play(story)
 
 
+@pytest.mark.crowd
 def test_a_bad_entry_is_refused_whole_and_one_that_became_bad_is_told_once() -> None:
     async def story() -> None:
         stage = Registry()
@@ -418,6 +419,7 @@ def test_a_bad_entry_is_refused_whole_and_one_that_became_bad_is_told_once() -> 
     play(story)
 
 
+@pytest.mark.crowd
 def test_a_reload_serves_those_at_desks_by_what_counts_now() -> None:
     async def story() -> None:
         stage = Registry()
@@ -502,6 +504,7 @@ def test_a_guest_that_is_entered_for_another_user_while_it_is_at_its_desk_gets_a
     world.run(story)
 
 
+@pytest.mark.crowd
 def test_a_walk_that_found_nobody_does_not_overlook_who_is_entered_meanwhile() -> None:
     async def story() -> None:
         stage = Registry()
@@ -542,6 +545,7 @@ def test_a_restart_publishes_what_is_stored_of_those_that_are_due_already() -> N
     world.run(story)
 
 
+@pytest.mark.crowd
 def test_who_fails_before_anything_is_spent_is_tried_ever_more_slowly() -> None:
     async def story() -> None:
         stage = Registry()
@@ -572,6 +576,7 @@ def left_out(stage: Registry) -> list[str]:
     return [event.sentence for event in stage.told if "of the register is left out" in event.sentence]
 
 
+@pytest.mark.crowd
 def test_what_cannot_be_read_is_told_once_and_keeps_no_other_from_its_turn() -> None:
     async def story() -> None:
         stage = Registry()
@@ -647,6 +652,7 @@ def two_places(stage: Registry) -> list[str]:
     return [event.sentence for event in stage.told if "in the register and in the configuration" in event.sentence]
 
 
+@pytest.mark.crowd
 def test_a_grant_that_moved_into_the_configuration_is_due_although_its_provider_of_before_is_gone() -> None:
     async def story() -> None:
         stage = Registry()
@@ -686,6 +692,7 @@ def test_a_grant_that_moved_into_the_configuration_is_due_although_its_provider_
     world.run(story)
 
 
+@pytest.mark.crowd
 def test_one_that_leaves_the_configuration_again_is_served_by_its_entry() -> None:
     async def story() -> None:
         stage = Registry()
@@ -709,6 +716,7 @@ def test_one_that_leaves_the_configuration_again_is_served_by_its_entry() -> Non
     world.run(story)
 
 
+@pytest.mark.crowd
 def test_a_guest_whose_entry_fits_no_more_is_not_served_by_what_counted_before() -> None:
     async def story() -> None:
         stage = Registry()
@@ -730,6 +738,7 @@ def test_a_guest_whose_entry_fits_no_more_is_not_served_by_what_counted_before()
     world.run(story)
 
 
+@pytest.mark.crowd
 @pytest.mark.parametrize("wrong", ["fails", "hangs", "has a defect"])
 def test_whatever_is_wrong_with_the_register_residents_are_rotated(wrong: str) -> None:
     class Broken(WornRegister):

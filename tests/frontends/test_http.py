@@ -24,6 +24,7 @@ from rotator.core.tokens import Secret
 from rotator.frontends.http.application import Sources, is_own
 from rotator.frontends.http.history import History
 from rotator.frontends.http.server import PATIENCE, Place, Server
+from tests.peers import ports
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -100,23 +101,16 @@ class Caller:
             return Answer(answer.status, answer.read().decode(), told)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @contextmanager
-def serving(shown: Shown, place: Place | None = None) -> Iterator[Caller]:
+def serving(shown: Shown, place: Place | None = None, patience: float = PATIENCE) -> Iterator[Caller]:
     """The server on a loop of its own thread, as it runs on the daemon's."""
-    chosen = place or Place("127.0.0.1", free_port())
+    chosen = place or Place("127.0.0.1", ports.free())
     started, stop = threading.Event(), asyncio.Event()
     loops: list[asyncio.AbstractEventLoop] = []
 
     async def live() -> None:
         loops.append(asyncio.get_running_loop())
-        server = Server(chosen, shown.sources())
+        server = Server(chosen, shown.sources(), patience=patience)
         await server.start()
         started.set()
         await stop.wait()
@@ -344,7 +338,7 @@ def test_signals_stay_the_daemon_s() -> None:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, react)
         before = signal.getsignal(signal.SIGTERM)
-        server = Server(Place("127.0.0.1", free_port()), Shown().sources())
+        server = Server(Place("127.0.0.1", ports.free()), Shown().sources())
         await server.start()
         during = signal.getsignal(signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
@@ -368,7 +362,10 @@ def test_who_connects_and_stays_open_does_not_hold_up_the_end() -> None:
 
 
 def test_who_begins_another_request_and_does_not_end_it_is_hung_up_on() -> None:
-    with serving(Shown()) as ask, socket.create_connection(("127.0.0.1", ask.place.port)) as slow:
+    with (
+        serving(Shown(), patience=1.0) as ask,
+        socket.create_connection(("127.0.0.1", ask.place.port)) as slow,
+    ):
         slow.settimeout(3 * PATIENCE)
         slow.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
         answer = b""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import tempfile
 import time
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.peers import ports
 
 ROOT_TOKEN = "root-token-of-the-tests"
 PATIENCE = 30.0
@@ -105,7 +106,7 @@ def dev(*, tls: bool = False) -> Iterator[OpenBao]:
     """A server in memory with a known root token; with ``tls`` behind a certificate of a CA of its own."""
     with tempfile.TemporaryDirectory(prefix="openbao-") as folder:
         home = Path(folder)
-        port = free_port()
+        port = ports.free()
         options = [
             "-dev", "-dev-no-store-token", f"-dev-root-token-id={ROOT_TOKEN}", f"-dev-listen-address=127.0.0.1:{port}",
         ]  # fmt: skip
@@ -119,7 +120,7 @@ def raft() -> Iterator[OpenBao]:
     """A server with integrated storage from a configuration file, initialised with one key and unsealed."""
     with tempfile.TemporaryDirectory(prefix="openbao-") as folder:
         home = Path(folder)
-        port, cluster_port = free_port(), free_port()
+        port, cluster_port = ports.free(), ports.free()
         (home / "data").mkdir()
         config = home / "config.hcl"
         config.write_text(
@@ -186,12 +187,6 @@ def binary() -> str:
             pytest.fail(reason)
         pytest.skip(reason)
     return str(path)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _ask(

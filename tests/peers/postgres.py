@@ -21,7 +21,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.peers.openbao import free_port, wait
+from tests.peers import ports
+from tests.peers.openbao import wait
 
 ADMIN = "admin"
 VERSIONS = Path("/usr/lib/postgresql")
@@ -102,7 +103,7 @@ class Postgres:
 def cluster() -> Iterator[Postgres]:
     """A fresh primary."""
     with _folder() as folder:
-        server = Postgres(folder, free_port())
+        server = Postgres(folder, ports.free())
         _run(folder, "initdb", "-D", str(server.data), "-A", "trust", "-U", ADMIN, "--no-sync", "-E", "UTF8",
              "--locale=C")  # fmt: skip
         with _running(server):
@@ -113,7 +114,7 @@ def cluster() -> Iterator[Postgres]:
 def replicated() -> Iterator[tuple[Postgres, Postgres]]:
     """A primary, and a standby that streams from it and confirms each commit before it counts."""
     with cluster() as primary, _folder() as folder:
-        standby = Postgres(folder, free_port())
+        standby = Postgres(folder, ports.free())
         _run(folder, "pg_basebackup", "-h", "127.0.0.1", "-p", str(primary.port), "-U", ADMIN, "-D", str(standby.data),
              "-R", "-X", "stream", "-c", "fast", "--no-sync")  # fmt: skip
         with _running(standby):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import time
 import urllib.error
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.peers import ports
 
 RULES = Path(__file__).parents[2] / "config" / "prometheus" / "rotator.rules.yaml"
 PATIENCE = 20.0
@@ -47,20 +48,13 @@ class Prometheus:
             return json.load(answer)["data"]
 
 
-def free_port() -> int:
-    """A port that nobody listened on a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
 @contextmanager
 def serve(folder: Path, scraped: str) -> Iterator[Prometheus]:
     """Scrape ``scraped`` (host:port) as job "rotator", several times a second; ends with the block."""
     binary = shutil.which("prometheus")
     if binary is None:
         pytest.skip("prometheus is not installed")
-    port, config = free_port(), folder / "prometheus.json"
+    port, config = ports.free(), folder / "prometheus.json"
     config.write_text(
         json.dumps(
             {

@@ -29,7 +29,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.peers.openbao import binary, free_port, wait
+from tests.peers import ports
+from tests.peers.openbao import binary, wait
 
 NODES = 3
 PROBE = 0.3
@@ -247,7 +248,7 @@ def cluster() -> Iterator[Cluster]:
     with tempfile.TemporaryDirectory(prefix="openbao-raft-") as folder:
         base = Path(folder)
         ca_file = _certify(base)
-        nodes = [Node(f"node-{number}", base / f"node-{number}", free_port(), free_port()) for number in range(NODES)]
+        nodes = [Node(f"node-{number}", base / f"node-{number}", ports.free(), ports.free()) for number in range(NODES)]
         made = Cluster(nodes, ca_file)
         for node in nodes:
             _furnish(node, nodes, base)

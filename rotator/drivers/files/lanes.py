@@ -37,7 +37,7 @@ class Lane:
     that a herd wakes neither thread nor loop for each file, and what hangs holds back nothing that is done."""
 
     def __init__(self, number: int) -> None:
-        # Python joins its thread at exit, so a write that was begun ends.
+        # Python joins its thread at exit, so a write that was begun ends, unless it hangs.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"files-{number}")
         self._waiting: deque[_Job] = deque()
         self._sides: WeakKeyDictionary[asyncio.AbstractEventLoop, _Side] = WeakKeyDictionary()

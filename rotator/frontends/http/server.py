@@ -13,8 +13,9 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
@@ -45,11 +46,13 @@ class Place:
 
 
 class Server:
-    """Answers at ``place`` from `start` to `close`; a face of the daemon."""
+    """Answers at ``place`` from `start` to `close`; a face of the daemon. ``patience``: seconds for a whole request to
+    arrive."""
 
-    def __init__(self, place: Place, sources: Sources) -> None:
+    def __init__(self, place: Place, sources: Sources, *, patience: float = PATIENCE) -> None:
         self._place = place
         self._sources = sources
+        self._patience = patience
         self._quiet: _Quiet | None = None
         self._serving: asyncio.Task[None] | None = None
 
@@ -58,8 +61,10 @@ class Server:
         listener = bind(self._place)
         # A page of a foreign name that was made to lead here must not read what only this machine may see.
         application = Application(self._sources, checks_host=_is_loopback(listener))
+        # Called like a class, which is all that is asked of it.
+        protocol = cast("type[asyncio.Protocol]", partial(_Patient, self._patience))
         config = uvicorn.Config(
-            application, http=_Patient, ws="none", lifespan="off", loop="none", log_config=None, log_level="critical",
+            application, http=protocol, ws="none", lifespan="off", loop="none", log_config=None, log_level="critical",
             access_log=False, server_header=False, date_header=False, proxy_headers=False,
             limit_concurrency=CONNECTIONS, h11_max_incomplete_event_size=HEAD_LIMIT, timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=FAREWELL,
@@ -103,6 +108,10 @@ class _Patient(H11Protocol):
 
     _looks = False
 
+    def __init__(self, patience: float, **given: Any) -> None:
+        super().__init__(**given)
+        self._patience = patience
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._wait()
@@ -114,7 +123,7 @@ class _Patient(H11Protocol):
     def _wait(self) -> None:
         if self._is_owed() and not self._looks:
             self._looks = True
-            self.loop.call_later(PATIENCE, self._look, self.cycle)
+            self.loop.call_later(self._patience, self._look, self.cycle)
 
     def _look(self, before: object) -> None:
         self._looks = False
