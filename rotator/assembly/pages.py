@@ -66,8 +66,10 @@ class Counting:
                 notify_errors=lambda: about.supervisor.errors,
                 vaults=lambda: plan.tallies or {},
             )
-            up_to = plan.settings.metrics.per_grant_up_to
-            self._metrics = Metrics(rotator.__version__, about.clock, asked, per_grant_up_to=up_to)
+            shown, beat = plan.settings.metrics, plan.settings.timing.sweep_every
+            self._metrics = Metrics(
+                rotator.__version__, about.clock, asked, per_grant_up_to=shown.per_grant_up_to, beat=beat
+            )
         return self._metrics
 
 

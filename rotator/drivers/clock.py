@@ -8,6 +8,7 @@ is dropped by default, and either would lose a refresh token if a rotation were 
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import secrets
 import time
@@ -34,6 +35,8 @@ class SystemClock:
         self._boot_id = _boot_id()
         self._bell: AsyncIOScheduler | None = None
         self._beats: dict[str, _Beat] = {}
+        # Where all beats count from: those that fall together wake the process once.
+        self._first: float | None = None
         self._waits = 0
 
     def now(self) -> datetime:
@@ -59,7 +62,9 @@ class SystemClock:
         # keep silent for one, and the beat is what notices that.
         if name in self._beats:
             self._beats[name].cancel()
-        self._beats[name] = _Beat(every, ring)
+        if self._first is None:
+            self._first = asyncio.get_running_loop().time()
+        self._beats[name] = _Beat(self._first, every, ring)
 
     async def wait_until(self, at: datetime) -> None:
         rung = asyncio.Event()
@@ -94,21 +99,25 @@ class SystemClock:
 
 
 class _Beat:
-    """Rings again and again; one that comes late does not bring the next one forward."""
+    """Rings at every multiple of ``every`` after ``first``; one that comes late does not bring the next one forward, and
+    what it missed is not made up for."""
 
-    def __init__(self, every: timedelta, ring: Callable[[], None]) -> None:
+    def __init__(self, first: float, every: timedelta, ring: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
+        self._first = first
         self._every = every.total_seconds()
         self._ring = ring
-        self._next = self._loop.time()
+        self._number = 0
         self._plan()
 
     def cancel(self) -> None:
         self._handle.cancel()
 
     def _plan(self) -> None:
-        self._next = max(self._next + self._every, self._loop.time())
-        self._handle = self._loop.call_at(self._next, self._sound)
+        # Counted and not added up, so that beats of two lengths meet to the last bit. A loop may ring a moment early.
+        passed = math.floor((self._loop.time() - self._first) / self._every)
+        self._number = max(self._number, passed) + 1
+        self._handle = self._loop.call_at(self._first + self._number * self._every, self._sound)
 
     def _sound(self) -> None:
         self._plan()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 
-from rotator.core import health
+from rotator.core import health, policy
 from rotator.core.grants import Grant
 from rotator.core.ports import Delivery, Enrolment, Publisher, Roster, Watcher
 from rotator.core.publication import Settled
@@ -18,6 +18,7 @@ from rotator.engine import delivery, hooks
 from rotator.engine.agenda import Agenda, Post
 from rotator.engine.crew import Crew
 from rotator.engine.orphans import Orphans
+from rotator.engine.pacing import TOGETHER
 from rotator.engine.tools import Tools
 
 
@@ -176,7 +177,9 @@ class Courier:
                 self._plan(name, target, post)
 
     def _plan(self, name: str, target: str, post: Post) -> None:
-        self._agenda.plan((name, target), post.look_at, rests=post.rests)
+        # Looked at by the beat that comes nearest: planned to the moment, it would miss that one by a little and wait for
+        # the next. What rests has an alarm of its own.
+        self._agenda.plan((name, target), post.look_at - (policy.ZERO if post.rests else TOGETHER), rests=post.rests)
 
     def sweep(self, roster: Roster) -> None:
         """Look at every target whose time has come, and at what ``roster`` configures no more."""

@@ -189,6 +189,24 @@ def test_two_thirds_into_its_lease_a_token_is_renewed(bao: OpenBao, kv: str) -> 
     visit(bao, kv, work)
 
 
+def test_a_token_from_outside_is_not_read_again_at_every_beat(bao: OpenBao, kv: str) -> None:
+    """Each reading wakes a thread; one that Vault refuses is read at once all the same."""
+    clock, slip = SetClock(), Slip(bao.token)
+    login = vault.Vault("test", vault.Address(url=bao.url), vault.TokenFileLogin(slip.read), clock)
+
+    async def work() -> None:
+        await login.call(lambda client: client.auth.token.lookup_self())
+        reads = []
+        for _ in range(12):
+            clock.time += timedelta(seconds=10)
+            await login.renew_if_short()
+            reads.append(slip.reads)
+        assert reads == [1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 5]
+        await login.close()
+
+    asyncio.run(work())
+
+
 def test_a_token_that_cannot_be_renewed_is_replaced_in_its_last_days(bao: OpenBao, kv: str) -> None:
     async def work(guest: Guest) -> None:
         token = await guest.token()

@@ -6,7 +6,7 @@ import itertools
 import math
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -410,7 +410,7 @@ def test_what_cannot_be_read_is_left_out(tmp_path: Path) -> None:
 def test_a_loop_that_stood_still_is_seen() -> None:
     async def story() -> str:
         clock = world.VirtualClock()
-        served = Metrics("1", clock, Sources())
+        served = Metrics("1", clock, Sources(), beat=timedelta(seconds=2))
         await served.start()
         await clock.pass_time(timedelta(seconds=7))
         text = b"".join(served.expose(snapshot(), "")[1]).decode()
@@ -421,6 +421,35 @@ def test_a_loop_that_stood_still_is_seen() -> None:
     text = world.run(story)
     assert value(text, "rotator_event_loop_lag_seconds_count") == 3
     assert value(text, "rotator_event_loop_lag_seconds_bucket", le="0.001") == 3
+
+
+def test_a_lag_counts_from_where_the_beats_stand() -> None:
+    """Neither the first one nor one that rang late is where the later ones are measured from."""
+
+    class Ticking(world.VirtualClock):
+        awake: timedelta
+        ring: Callable[[], None]
+
+        def moment(self) -> Moment:
+            return Moment(NOW, "boot", self.awake, self.awake)
+
+        def beat(self, name: str, every: timedelta, ring: Callable[[], None]) -> None:
+            self.ring = ring
+
+    async def story() -> list[float]:
+        clock = Ticking()
+        served = Metrics("1", clock, Sources(), beat=timedelta(seconds=10))
+        await served.start()
+        totals = []
+        for at in (3.5, 13, 23.25, 48, 53.5):
+            clock.awake = timedelta(seconds=at)
+            clock.ring()
+            text = b"".join(served.expose(snapshot(), "")[1]).decode()
+            totals.append(value(text, "rotator_event_loop_lag_seconds_sum"))
+        return totals
+
+    # The first tells nothing, the second that the first was late; then 0.25 s, 15 s of which one was missed, and 0.5 s.
+    assert world.run(story) == [0, 0, 0.25, 15.25, 15.75]
 
 
 def test_names_follow_the_conventions() -> None:

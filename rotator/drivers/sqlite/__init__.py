@@ -187,7 +187,15 @@ class SqliteStore:
         return await self._read(lambda connection: rows.deliveries(connection, grant))
 
     async def expired(self, now: datetime, limit: int) -> Sequence[Delivery]:
-        return await self._read(lambda connection: rows.expired(connection, now, limit))
+        if not self._read_only and self._quiet.has_none_expired(now):
+            return []
+        calm = self._quiet
+        found, next_at = await self._read(
+            lambda connection: (rows.expired(connection, now, limit), rows.next_expiry(connection, now))
+        )
+        if not found and limit > 0:
+            calm.expires = (now, next_at)
+        return found
 
     async def forget(self, grant: str, location: str) -> None:
         await self._write(lambda connection: rows.forget(connection, grant, location), at=self._clock.now())

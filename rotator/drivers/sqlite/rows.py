@@ -165,6 +165,7 @@ DELIVERIES = "SELECT grant_name, target, location, lineage, generation, expires_
 
 
 EXPIRED = "WHERE expires_at <= ? ORDER BY expires_at, grant_name, location LIMIT ?"
+NEXT_EXPIRY = "SELECT min(expires_at) FROM deliveries WHERE expires_at > ?"
 
 
 def deliveries(connection: sqlite3.Connection, grant: str | None) -> Sequence[Delivery]:
@@ -175,6 +176,11 @@ def deliveries(connection: sqlite3.Connection, grant: str | None) -> Sequence[De
 
 def expired(connection: sqlite3.Connection, now: datetime, limit: int) -> Sequence[Delivery]:
     return _deliveries(connection.execute(f"{DELIVERIES} {EXPIRED}", (records.stamp(now), limit)))
+
+
+def next_expiry(connection: sqlite3.Connection, after: datetime) -> datetime | None:
+    micros: int | None = connection.execute(NEXT_EXPIRY, (records.stamp(after),)).fetchone()[0]
+    return None if micros is None else records.time(micros)
 
 
 def _deliveries(rows: Iterable[tuple[str, str, str, str, int, int, str]]) -> Sequence[Delivery]:

@@ -31,6 +31,9 @@ RENEWAL_BACKOFF = timedelta(minutes=5)
 # The share of a lease at whose end a new login is made. Vault's own watcher takes a random 10 to 20 %.
 GRACE = 0.15
 
+# How often at most a token from outside is read again: by a beat of 10 s every 30. One that is refused is read at once.
+REREAD = timedelta(seconds=25)
+
 # How long a new login that did not help against a 403 speaks for the next 403 too: it is then about rights.
 FRUITLESS = timedelta(minutes=5)
 
@@ -94,6 +97,7 @@ class Tenure:
         self._failure: _Failure | None = None
         self._renewal_failures = 0
         self._fruitless_until: datetime | None = None
+        self._read_at: datetime | None = None
 
     @property
     def made_for_us(self) -> Held | None:
@@ -133,7 +137,7 @@ class Tenure:
             return
         async with self._lock:
             held, now = self._held, self._clock.now()
-            if (not self._login.issues and await self._is_changed(held)) or held.is_short(now):
+            if held.is_short(now) or (self._may_be_changed(now) and await self._is_changed(held)):
                 await self._log_in()
             elif held.ends_at is not None and self._login.renews and held.auth.renewable and now >= held.renew_at:
                 await self._renew(held, now)
@@ -160,7 +164,7 @@ class Tenure:
 
     async def _log_in(self) -> Held:
         attempt = await self._login.prepare()
-        now = self._clock.now()
+        self._read_at = now = self._clock.now()
         self._hold_back(attempt, now)
         try:
             auth: Auth = await self._send(attempt.send, None)
@@ -211,9 +215,15 @@ class Tenure:
             return False
         return True
 
+    def _may_be_changed(self, now: datetime) -> bool:
+        read_at = self._read_at
+        return not self._login.issues and (read_at is None or not read_at <= now < read_at + REREAD)
+
     async def _is_changed(self, held: Held) -> bool:
         try:
-            return (await self._login.prepare()).secrets != (held.auth.token,)
+            secrets = (await self._login.prepare()).secrets
         except RotatorError:
             # What cannot be read now has not changed: the token that we have goes on being renewed.
             return False
+        self._read_at = self._clock.now()
+        return secrets != (held.auth.token,)

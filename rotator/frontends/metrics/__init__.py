@@ -23,7 +23,6 @@ __all__ = ["FAMILIES", "PER_GRANT_UP_TO", "Metrics", "Sources", "Tally"]
 
 FAMILIES = catalogue.FAMILIES
 PER_GRANT_UP_TO = 1000
-LAG_EVERY = timedelta(seconds=2)
 
 
 class Tally(Protocol):
@@ -50,31 +49,40 @@ class Sources:
 
 
 class Metrics:
-    """A listener of the bus (call it), a face (`start` begins to measure the loop's lag), and the page."""
+    """A listener of the bus (call it), a face (`start` begins to measure the loop's lag), and the page.
 
-    def __init__(self, version: str, clock: Clock, sources: Sources, *, per_grant_up_to: int = PER_GRANT_UP_TO) -> None:
+    The lag is measured once in ``beat``: where that is the beat of the sweep, it costs no awakening."""
+
+    def __init__(
+        self, version: str, clock: Clock, sources: Sources, *, per_grant_up_to: int = PER_GRANT_UP_TO,
+        beat: timedelta = timedelta(seconds=10),
+    ) -> None:  # fmt: skip
         self._version = version
         self._clock = clock
         self._sources = sources
         self._per_grant_up_to = per_grant_up_to
         self._counts = Counts(clock.now())
-        self._expected = timedelta(0)
+        self._beat = beat
+        self._expected: timedelta | None = None
 
     def __call__(self, event: events.Event) -> None:
         self._counts(event)
 
     async def start(self) -> None:
-        self._expected = self._clock.moment().awake + LAG_EVERY
-        self._clock.beat("lag", LAG_EVERY, self._rung)
+        self._clock.beat("lag", self._beat, self._rung)
 
     async def close(self) -> None:
         """Nothing is left: the beat ends with the clock."""
 
     def _rung(self) -> None:
         awake = self._clock.moment().awake
-        self._counts.lag.observe(max(timedelta(0), awake - self._expected).total_seconds())
-        # A beat that comes late does not bring the next one forward, unless it missed that too.
-        self._expected = max(self._expected + LAG_EVERY, awake)
+        if self._expected is None or awake < self._expected:
+            # The one that was counted from was late itself.
+            self._expected = awake
+        late = awake - self._expected
+        self._counts.lag.observe(late.total_seconds())
+        # Beats stay where they are, however late one rings; those that it missed are not made up for.
+        self._expected += (late // self._beat + 1) * self._beat
 
     def expose(self, snapshot: Health, accept: str) -> tuple[str, Iterator[bytes]]:
         """The content type that the Accept header asks for, and the page in chunks of some kB; between two of them

@@ -140,7 +140,7 @@ MISSED = Family(
 STORE_ERRORS = Family("rotator_store_errors_total", COUNTER, (), "Troubles with the store that were told.")
 DEFECTS = Family("rotator_defects_total", COUNTER, (), "Defects: a task ended in a way that nobody foresaw.")
 LAG = Family(
-    "rotator_event_loop_lag_seconds", HISTOGRAM, (), "How late a beat of two seconds rang: what held up the loop.",
+    "rotator_event_loop_lag_seconds", HISTOGRAM, (), "How late the beat of the sweep rang: what held up the loop.",
     (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0),
 )  # fmt: skip
 CLOCK_JUMPS = Family(
