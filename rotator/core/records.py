@@ -121,7 +121,7 @@ def stamp(at: datetime) -> int:
 
 
 def time(micros: int) -> datetime:
-    return EPOCH + timedelta(microseconds=micros)
+    return EPOCH + timedelta(0, 0, micros)
 
 
 def _at(at: datetime | None) -> int | None:

@@ -73,7 +73,7 @@ class Following:
 
     async def take(self, name: str, theirs: Grant | None) -> None:
         """Let it count at its desk, if there is one and nothing is at work. Raises what the store raises."""
-        desk, now = self._desks.get(name), self._tools.clock.now()
+        desk = self._desks.get(name)
         if desk is None or (theirs is not None and theirs.identity != desk.grant.identity):
             return
         ours = desk.grant
@@ -88,7 +88,7 @@ class Following:
         self._desks.saved(theirs)
         self._alarm.mind(self._fleet.looks_at(theirs.due_at))
         if theirs.generation > ours.generation:
-            self._tools.bus.tell(events.Followed(at=now, grant=name, generation=theirs.generation))
+            self._tools.bus.tell(events.Followed(at=self._tools.clock.now(), grant=name, generation=theirs.generation))
 
     async def _put_right(self, name: str, ours: Grant, theirs: Grant | None) -> None:
         store, now = self._tools.store, self._tools.clock.now()

@@ -79,11 +79,11 @@ class Following:
         rows = await self._look(moment, compare, seen)
         if not compare and self._is_elsewhere():
             compare, rows = True, await self._look(moment, True, seen)
-        found = {row[0]: row for row in rows}
-        fresh = [row for name, row in found.items() if self._is_news(row) and name in names and name not in ours]
+        fresh = [row for row in known.unlike(rows) if self._is_news(row) and row[0] in names and row[0] not in ours]
         read = await self._read(fresh)
         gone: list[str] = []
         if compare:
+            found = {row[0] for row in rows}
             gone = [name for name in names if name not in found and name not in ours and known.get(name) is not None]
             gone = await self._lacking(gone)
             pause = max(COMPARED_EVERY, timedelta(seconds=len(found) / COMPARED_A_SECOND))
@@ -93,11 +93,11 @@ class Following:
         return {**dict.fromkeys(gone), **read}
 
     def _is_news(self, row: TupleRow) -> bool:
-        """Whether it differs from what was seen last. An intent does not yet, while its owner's lease stands: its end
-        will, and whoever takes the lease over looks again."""
-        name, generation, written_at, _, _, is_leased = row
+        """Whether what differs counts. An intent does not yet, while its owner's lease stands: its end will, and who
+        takes the lease over looks again."""
+        name, generation, *_, is_leased = row
         seen = self._known.get(name)
-        return seen != (generation, written_at) and not (is_leased and seen is not None and seen[0] == generation)
+        return not (is_leased and seen is not None and seen[0] == generation)
 
     async def _look(self, moment: Moment, compare: bool, seen: Collection[str]) -> Rows:
         """Rows that may be news, without a record where there is none to expect: of those that were ``seen`` last, too.
