@@ -389,7 +389,8 @@ class Store(Protocol):
         ...
 
     async def news(self, names: Collection[str]) -> Mapping[str, Grant | None]:
-        """Those of these grants that somebody else wrote since this store last looked; None for one that is gone."""
+        """Those of these grants that somebody else wrote since this store last looked; None for one that is gone. What
+        is merely meant, under a lease that stands, may be told later or not at all."""
         ...
 
     async def fleet(self, owner: str) -> Collection[str]:
