@@ -41,8 +41,8 @@ class Clock(Protocol):
     def beat(self, name: str, every: timedelta, ring: Callable[[], None]) -> None:
         """Ring every ``every`` until `stop`; a beat of the same name is replaced, missed beats fall together.
 
-        All beats of a clock count from the same moment, so that one awakening may serve several: the first ring comes
-        after ``every`` or sooner. Beats follow the time that passes while the machine is awake, whatever wall time does."""
+        Beats may count from one moment, so that one awakening serves several: the first ring comes after ``every`` or
+        sooner. They follow the time that passes while the machine is awake, whatever wall time does."""
         ...
 
     async def wait_until(self, at: datetime) -> None:

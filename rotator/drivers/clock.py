@@ -99,8 +99,7 @@ class SystemClock:
 
 
 class _Beat:
-    """Rings at every multiple of ``every`` after ``first``; one that comes late does not bring the next one forward, and
-    what it missed is not made up for."""
+    """Rings at every multiple of ``every`` after ``first``; one that comes late does not bring the next one forward."""
 
     def __init__(self, first: float, every: timedelta, ring: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()

@@ -5,7 +5,9 @@ Level-triggered: a target is settled to what the store says, whether it was neve
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -55,6 +57,8 @@ class Courier:
         self._behind = behind
         self._rounds: dict[str, _Round] = {}
         self._agenda = Agenda()
+        # To be looked at once what is near has been.
+        self._far: dict[tuple[str, str], None] = {}
         self._orphans = Orphans(tools, verify_every)
         # Grants whose targets stand differently since somebody last took note.
         self.changed: set[str] = set()
@@ -177,8 +181,8 @@ class Courier:
                 self._plan(name, target, post)
 
     def _plan(self, name: str, target: str, post: Post) -> None:
-        # Looked at by the beat that comes nearest: planned to the moment, it would miss that one by a little and wait for
-        # the next. What rests has an alarm of its own.
+        # Looked at by the beat that comes nearest: planned to the moment, it would miss that one by a little and wait
+        # for the next. What rests has an alarm of its own.
         self._agenda.plan((name, target), post.look_at - (policy.ZERO if post.rests else TOGETHER), rests=post.rests)
 
     def sweep(self, roster: Roster) -> None:
@@ -186,12 +190,38 @@ class Courier:
         now = self._tools.clock.now()
         if self._orphans.is_due(now):
             self._crew.start(("orphans",), partial(self._orphans.clear, roster))
+        near: list[asyncio.Task[None]] = []
         for name, target in self._agenda.due(now):
             # Planned again at once: a delivery that a defect ends plans nothing itself.
-            posts = self._rounds[name].posts
-            posts[target] = replace(posts[target], look_at=now + self._verify_every)
-            self._plan(name, target, posts[target])
+            one = self._rounds[name]
+            post = one.posts[target] = replace(one.posts[target], look_at=now + self._verify_every)
+            self._plan(name, target, post)
+            if post.rests or one.enrolment.targets[target].local or not post.holds(one.grant):
+                near += filter(None, [self._start(name, target)])
+            else:
+                self._far[name, target] = None
+        if near or self._far:
+            self._crew.start(("round",), partial(self._go_round, near, roster))
+        else:
+            self._crew.start(("tend",), roster.tend)
+
+    async def _go_round(self, near: Collection[asyncio.Task[None]], roster: Roster) -> None:
+        """What is far and right as far as we know is looked at after what is near, and with logins that were tended:
+        threads that run at once wake each other at every system call."""
+        await self._pause(near)
+        tending = self._crew.start(("tend",), roster.tend)
+        if self._far and tending is not None:
+            await self._pause([tending])
+        far, self._far = self._far, {}
+        for name, target in far:
             self._start(name, target)
+
+    async def _pause(self, tasks: Collection[asyncio.Task[None]]) -> None:
+        """Until they have ended, and not for long: what keeps silent holds up nobody."""
+        if tasks:
+            with suppress(TimeoutError):
+                async with self._tools.clock.deadline(TOGETHER):
+                    await asyncio.wait(tasks)
 
     def retries(self, now: datetime) -> list[datetime]:
         """When targets that rest are tried again. Mere looking is left to the beat of the sweep."""
@@ -213,8 +243,8 @@ class Courier:
             for target, post in one.posts.items()
         ]
 
-    def _start(self, name: str, target: str) -> None:
-        self._crew.start(("deliver", name, target), partial(self._deliver, name, target))
+    def _start(self, name: str, target: str) -> asyncio.Task[None] | None:
+        return self._crew.start(("deliver", name, target), partial(self._deliver, name, target))
 
     async def _deliver(self, name: str, target: str) -> None:
         """Settle one target until it holds what is saved *now*: a rotation may have ended meanwhile."""

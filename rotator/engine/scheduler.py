@@ -131,7 +131,6 @@ class Scheduler:
         published is looked after all the same."""
         tools, now = self._tools, self._read_clock()
         self._alarm.begin()
-        self._crew.start(("tend",), self._roster.tend)
         self._courier.sweep(self._roster)
         self.visits.release()
         self.visits.stroll(self._moment, self._timing.sweep_every)

@@ -53,6 +53,31 @@ def test_a_beat_that_comes_late_rings_once_and_not_for_each_that_it_missed() -> 
     asyncio.run(story())
 
 
+def test_beats_that_fall_together_wake_the_loop_once() -> None:
+    async def story() -> None:
+        loop, clock, heard, ended = asyncio.get_running_loop(), SystemClock(), list[str](), asyncio.Event()
+
+        def turn() -> None:
+            heard.append("|")
+            if heard.count("b") == 3:
+                ended.set()
+
+        def ring(name: str) -> None:
+            if not heard or heard[-1] == "|":
+                loop.call_soon(turn)
+            heard.append(name)
+
+        clock.beat("often", TICK, lambda: ring("a"))
+        await clock_passes(TICK / 2)
+        clock.beat("rarely", 2 * TICK, lambda: ring("b"))
+        await asyncio.wait_for(ended.wait(), 10)
+        clock.stop()
+        # Whatever the loop was held up by, no turn of it was for the rarer one alone.
+        assert all("a" in turn for turn in "".join(heard).split("|") if "b" in turn), heard
+
+    asyncio.run(story())
+
+
 def test_the_alarm_rings_for_a_time_in_the_past_and_is_taken_away() -> None:
     async def story() -> None:
         clock, rung = SystemClock(), asyncio.Event()

@@ -9,13 +9,14 @@ import weakref
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
 from rotator.core.errors import Overtaken
+from rotator.core.ports import Delivery
 from rotator.drivers import sqlite
 from tests.contracts.stores import NOW, FakeClock, FakeDice, granted, new
 
@@ -123,5 +124,37 @@ def test_no_answer_overtakes_one_that_was_asked_for_before(tmp_path: Path) -> No
         _, seen = await store.lease(grant.name, "us", clock.moment(), LEASE)
         assert seen.password_lost
         await asyncio.gather(*reading)
+
+    tell(tmp_path, story)
+
+
+def test_what_was_delivered_is_asked_for_again_once_it_may_have_expired(tmp_path: Path) -> None:
+    """Each question wakes a thread: a daemon at rest asks none that was answered."""
+    asked = 0
+
+    def traced(statement: str) -> None:
+        nonlocal asked
+        asked += "FROM deliveries WHERE expires_at <=" in statement
+
+    async def story(store: sqlite.SqliteStore, clock: FakeClock) -> None:
+        def deliver(expires_at: datetime) -> Delivery:
+            return Delivery("billing", "app", "file:/run/token", "line", 1, expires_at, "mark")
+
+        await store._read(lambda connection: connection.set_trace_callback(traced))
+        first = deliver(NOW + LEASE)
+        await store.delivered(first)
+        for seconds in (0, 10, 5, 29):
+            assert not await store.expired(NOW + timedelta(seconds=seconds), 10)
+        assert asked == 1
+        assert await store.expired(NOW + LEASE, 10) == [first]
+        assert await store.expired(NOW + LEASE, 10) == [first], "nobody has taken it away"
+        assert asked == 3
+        await store.forget(first.grant, first.location)
+        assert not await store.expired(NOW + LEASE, 10)
+        # Nothing is there that could expire, until something is written.
+        assert not await store.expired(NOW + timedelta(days=400), 10)
+        assert asked == 4
+        await store.delivered(deliver(NOW))
+        assert len(await store.expired(NOW + LEASE, 10)) == 1
 
     tell(tmp_path, story)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -274,5 +275,42 @@ def test_what_is_changed_before_anybody_watches_is_found_as_soon_as_somebody_doe
             await stage.pass_time(timedelta(milliseconds=10))
             assert isinstance(stage.place().holds, Publication)
             assert stage.names().count("target.repaired") == 1
+
+    play(story)
+
+
+def test_targets_are_looked_at_in_time_and_those_far_away_after_those_at_hand() -> None:
+    """Threads that run at once wake each other all the time; a beat that was missed by a moment would be 10 s late."""
+
+    async def story() -> None:
+        stage = Stage()
+        near, far = world.MemoryPublisher("memory:near"), world.MemoryPublisher("memory:far", local=False)
+        stage.roster = world.FixedRoster([stage.enrolment("billing", targets={"far": far, "near": near})])
+        told: list[tuple[str, float]] = []
+
+        def slow(place: world.MemoryPublisher, span: timedelta) -> None:
+            settle = place.settle
+
+            async def settled(publication: Publication, now: datetime) -> Settled:
+                told.append((f"begins {place.location[7:]}", stage.clock.moment().boottime.total_seconds()))
+                await stage.pass_time(span)
+                told.append((f"ends {place.location[7:]}", stage.clock.moment().boottime.total_seconds()))
+                return await settle(publication, now)
+
+            place.settle = settled  # type: ignore[method-assign]
+
+        async with stage.play():
+            await stage.pass_time(SECOND)
+            slow(near, SECOND / 2)
+            slow(far, SECOND / 2)
+            await stage.pass_time(2 * MINUTE + SECOND)
+            assert [what for what, _ in told] == ["begins near", "ends near", "begins far", "ends far"] * 4
+            begun = [at for what, at in told if what == "begins near"]
+            assert [round(later - one, 6) for one, later in itertools.pairwise(begun)] == [30.0] * 3
+            told.clear()
+            slow(near, HOUR)
+            await stage.pass_time(2 * MINUTE + SECOND)
+            # One that hangs keeps the other waiting for a moment, and only once.
+            assert [what for what, _ in told if what != "ends near"].count("begins far") == 4
 
     play(story)

@@ -1,4 +1,5 @@
-"""What is known of due and expiry times between two writes: a daemon at rest wakes no thread to hear that nothing has changed."""
+"""What is known of due times between two writes, and of when what was delivered expires: a daemon at rest wakes no
+thread to hear that nothing has changed."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ class Quiet:
     """Made anew with every write that is handed in, and filled by what is read after it; a reading that was on its way
     fills the one that it was asked under, which nobody looks at any more.
 
-    Nothing is due up to ``nothing_until``; ``looked`` is (after, the first due time later than that). ``expires`` is the
-    same for what was delivered, where nothing of it had expired."""
+    Nothing is due up to ``nothing_until``; ``looked`` is (after, the first due time later than that). ``expires`` is
+    the same for what was delivered, where nothing of it had expired."""
 
     nothing_until: datetime | None = None
     looked: tuple[datetime, datetime | None] | None = None
