@@ -18,6 +18,9 @@ from rotator.core.tokens import MASK, Secret
 # The journal cuts a line at 48 KiB (LineMax= of journald.conf(5)); no value may fill one alone.
 LONGEST_VALUE = 8000
 
+# html.escape does the same, but brings the names of 2 231 characters along: a third of a megabyte for ever.
+_MARKUP = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"})
+
 Fields = dict[str, Any]
 
 
@@ -75,6 +78,11 @@ def plain(value: Any) -> Any:
 def stamp(at: datetime) -> str:
     """RFC 3339 in UTC with milliseconds."""
     return (at if at.tzinfo is UTC else at.astimezone(UTC)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def markup(text: str) -> str:
+    """The text as it stands in HTML, between quotes too."""
+    return text.translate(_MARKUP)
 
 
 def escaped(text: str) -> str:

@@ -15,7 +15,6 @@ from rotator.engine.agenda import Post
 from rotator.engine.orphans import reason_of
 from rotator.engine.tools import Tools
 
-RARELY = timedelta(hours=1)
 RETRY = policy.Rules(backoff_base=timedelta(seconds=1), backoff_cap=timedelta(seconds=30))
 
 
@@ -25,16 +24,18 @@ async def deliver(
 ) -> Post:  # fmt: skip
     """Settle one target and say what is known of it now. Never raises for the target or the store."""
     access, now = grant.access, (began := tools.clock.moment()).now
+    # Counted from here: a slow answer does not put the next look off.
+    next_look = now + verify_every
     if access is None or grant.unproven or not access.is_valid(now):
         # Nothing that may be published: what stands there stays until it really expires.
-        return replace(post, look_at=now + verify_every)
+        return replace(post, look_at=next_look)
     if publisher.judged_by_mark and hooks.is_told(post, grant):
         if not post.holds(grant):
             ahead = Settled(Found.AHEAD, generation=post.generation)
-            return replace(post, ahead=ahead, trouble="was told of a newer generation", look_at=now + verify_every)
+            return replace(post, ahead=ahead, trouble="was told of a newer generation", look_at=next_look)
         # It ran, and nobody can look whether it did; what may be missing is the mark.
         recorded = post.recorded or await agenda.record(grant, target, publisher, "", tools.store)
-        return replace(post, look_at=now + verify_every, recorded=recorded)
+        return replace(post, look_at=next_look, recorded=recorded)
     try:
         settled = await publisher.settle(Publication(grant.name, grant.lineage, access), now)
     except Exception as error:  # noqa: BLE001 (a publisher's defect is told and retried like a failure)
@@ -45,7 +46,7 @@ async def deliver(
     now = (ended := tools.clock.moment()).now
     if settled.found is Found.AHEAD:
         post = replace(post, ahead=settled, trouble="holds a newer generation", valid_until=settled.expires_at)
-        return replace(post, look_at=now + verify_every)
+        return replace(post, look_at=next_look)
     repairs, found = 0, settled.found
     if found is Found.ALTERED and post.lineage == grant.lineage and not post.holds(grant):
         # A raw file tells no generation; we know which one we left there, and that it is not tampering.
@@ -63,7 +64,7 @@ async def deliver(
     # What nobody has looked at in this life but is right was recorded when it was written.
     recorded = post.recorded and found is Found.CURRENT and (post.generation is None or post.holds(grant))
     return Post(
-        now + (policy.backoff(repairs, RETRY, tools.dice.chance()) if repairs else verify_every),
+        now + policy.backoff(repairs, RETRY, tools.dice.chance()) if repairs else next_look,
         access.generation,
         grant.lineage,
         repairs=repairs,

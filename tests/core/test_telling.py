@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from datetime import timedelta
 from typing import Any
 
@@ -104,3 +105,8 @@ def test_a_boundless_text_is_cut_before_it_is_searched() -> None:
 
 def test_what_a_terminal_would_obey_is_escaped() -> None:
     assert telling.escaped("a\x1b[2J\nb ü") == "a\\x1b[2J\\nb ü"
+
+
+def test_markup_is_what_the_standard_library_makes_of_it() -> None:
+    text = "".join(map(chr, range(0x250))) + "&amp;<b title='\"'>"
+    assert telling.markup(text) == html.escape(text)

@@ -4,6 +4,8 @@ thread was woken for it."""
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -83,3 +85,13 @@ def test_a_minute_at_rest_is_six_sweeps_and_two_looks(tmp_path: Path) -> None:
     assert (tmp_path / "token").read_text() == "ours"
     assert found["answers of threads"] == 2
     assert found["turns"] <= 60
+
+
+def test_nothing_at_rest_knows_the_names_of_two_thousand_characters() -> None:
+    """A third of a megabyte for ever, to escape five of them."""
+    program = (
+        "import sys; import rotator.assembly.house, rotator.drivers.oauth.words, rotator.frontends.http.server; "
+        "print('html.entities' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+    assert done.stdout.strip() == "False"

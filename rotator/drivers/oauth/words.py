@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
 from collections.abc import Iterable
@@ -68,6 +67,6 @@ def _forms(secret: str) -> set[str]:
     """The secret as it may come back: as it is, URL-encoded, in JSON, in HTML."""
     if not secret:
         return set()
-    forms = {secret, html.escape(secret), json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
+    forms = {secret, telling.markup(secret), json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
     encoded = {quote_plus(secret, errors="surrogatepass"), quote(secret, safe="", errors="surrogatepass")}
     return forms | encoded | {form.lower() for form in encoded if "%" in form}

@@ -9,13 +9,13 @@ import base64
 import functools
 import hashlib
 from collections.abc import Sequence
-from html import escape
 from importlib import resources
 from string import Template
 from urllib.parse import urlencode
 
 from rotator.core.events import brief
 from rotator.core.health import GrantHealth, Health
+from rotator.core.telling import markup
 from rotator.frontends.http import board, rows
 from rotator.frontends.http.board import Count, Shown, Wish
 from rotator.frontends.http.history import History
@@ -45,20 +45,20 @@ def render(health: Health, history: History, wish: Wish, version: str) -> str:
     """The whole page."""
     shown, counted = board.choose(health.grants, wish), board.count(health)
     return Template(asset("page.html")).substitute(
-        title=escape(title(counted)),
+        title=markup(title(counted)),
         style=asset("page.css"),
         script=asset("page.js"),
-        version=escape(version),
+        version=markup(version),
         verdict=verdict(counted),
         facts=facts(health),
-        query=escape(wish.query),
+        query=markup(wish.query),
         choices="".join(_choice(one, wish) for one in board.CHOICES),
         found=found(shown, wish, counted),
         rows="".join(row(one, history, health) for one in shown.grants),
         pager=pager(shown, wish),
         since=since(history, health),
         now=f"{health.at.timestamp():.3f}",
-        events=escape("/events?" + address(wish, shown.page)),
+        events=markup("/events?" + address(wish, shown.page)),
     )
 
 
@@ -82,15 +82,15 @@ def verdict(counted: Count) -> str:
         tone, words = "fair", f"Every token is valid; {_grants(counted.attention)} to look at"
     else:
         tone, words = "good", "The token is valid" if total == 1 else f"All {total:,} tokens are valid"
-    return f'<h1 class="{tone}">{escape(words)}</h1>'
+    return f'<h1 class="{tone}">{markup(words)}</h1>'
 
 
 def facts(health: Health) -> str:
     """The line that STATUS= shows (its reasons stand in the table), and what probes are answered."""
     flags = (("alive", health.alive), ("started", health.started), ("ready", health.ready))
     chips = "".join(f'<li class="{"good" if on else "bad"}">{"" if on else "not "}{name}</li>' for name, on in flags)
-    pulse = f"<p>{escape(health.pulse.reason)}</p>" if health.pulse is not None and not health.pulse.beats else ""
-    return f'<p class="line">{escape(health.lead())}</p>{pulse}<ul class="flags" aria-label="Probes">{chips}</ul>'
+    pulse = f"<p>{markup(health.pulse.reason)}</p>" if health.pulse is not None and not health.pulse.beats else ""
+    return f'<p class="line">{markup(health.lead())}</p>{pulse}<ul class="flags" aria-label="Probes">{chips}</ul>'
 
 
 def found(shown: Shown, wish: Wish, counted: Count) -> str:
@@ -133,13 +133,13 @@ def changed(rows_shown: Sequence[GrantHealth], before: Sequence[GrantHealth]) ->
 
 
 def _link(words: str, wish: Wish, page: int, rel: str) -> str:
-    return f'<a rel="{rel}" href="/?{escape(address(wish, page))}">{words}</a>'
+    return f'<a rel="{rel}" href="/?{markup(address(wish, page))}">{words}</a>'
 
 
 def _choice(state: str, wish: Wish) -> str:
     words = "to look at" if state == board.ATTENTION else state
     chosen = " selected" if state == wish.state else ""
-    return f'<option value="{escape(state)}"{chosen}>{escape(words)}</option>'
+    return f'<option value="{markup(state)}"{chosen}>{markup(words)}</option>'
 
 
 def _grants(number: int) -> str:

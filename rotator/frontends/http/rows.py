@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from html import escape
 
 from rotator.core.events import brief
 from rotator.core.grants import OutcomeClass
 from rotator.core.health import GrantHealth, State, TargetHealth
 from rotator.core.publication import rfc3339
+from rotator.core.telling import markup
 from rotator.frontends.http.history import DAY, Mark, What
 
 # The words of `State`, as names of classes.
@@ -32,10 +32,10 @@ def tone(grant: GrantHealth) -> str:
 
 def row(grant: GrantHealth, marks: Sequence[Mark], since: datetime, now: datetime) -> str:
     """A body of the table: the row of facts and, where something is wrong, the row that says why."""
-    name = escape(grant.name)
+    name = markup(grant.name)
     passwords = "–" if grant.passwords_limit is None else _passwords(grant)
     cells = (
-        ("state", f'<span class="word">{escape(grant.state.value)}</span>{_unready(grant)}'),
+        ("state", f'<span class="word">{markup(grant.state.value)}</span>{_unready(grant)}'),
         ("valid", _validity(grant, now)),
         ("next", _ago(grant.due_at, now) if grant.due_at is not None else "when a person acts"),
         ("outcome", _outcome(grant, now)),
@@ -45,13 +45,13 @@ def row(grant: GrantHealth, marks: Sequence[Mark], since: datetime, now: datetim
     )
     told = "".join(f'<td role="cell" class="{key}">{text}</td>' for key, text in cells)
     why = (
-        f'<tr role="row" class="why"><td role="cell" colspan="8">{escape(grant.reason)}</td></tr>'
+        f'<tr role="row" class="why"><td role="cell" colspan="8">{markup(grant.reason)}</td></tr>'
         if grant.reason
         else ""
     )
     return (
         f'<tbody role="rowgroup" id="g-{name}" class="{tone(grant)}"><tr role="row">'
-        f'<th role="rowheader" scope="row">{name}<small>{escape(grant.provider)}</small></th>{told}</tr>{why}</tbody>'
+        f'<th role="rowheader" scope="row">{name}<small>{markup(grant.provider)}</small></th>{told}</tr>{why}</tbody>'
     )
 
 
@@ -88,7 +88,7 @@ def _outcome(grant: GrantHealth, now: datetime) -> str:
     last = grant.last_success_at
     granted = "" if grant.last_outcome == OutcomeClass.GRANTED else "last success "
     success = f"<small>{granted}{_ago(last, now)}</small>" if last is not None else "<small>no success yet</small>"
-    return f"{escape(grant.last_outcome)}{success}"
+    return f"{markup(grant.last_outcome)}{success}"
 
 
 def _passwords(grant: GrantHealth) -> str:
@@ -107,8 +107,8 @@ def _targets(targets: Sequence[TargetHealth], expired: bool) -> str:
         optional = "" if one.required else "optional: "
         tone = "good" if good and not expired else "bad" if one.required else "fair"
         lines.append(
-            f'<li class="{tone}" title="{escape(one.location)}"><span class="word">{escape(one.name)}</span> '
-            f'<span class="{"sight" if good else "trouble"}">{optional}{escape(words)}</span></li>'
+            f'<li class="{tone}" title="{markup(one.location)}"><span class="word">{markup(one.name)}</span> '
+            f'<span class="{"sight" if good else "trouble"}">{optional}{markup(words)}</span></li>'
         )
     return f"<ul>{''.join(lines)}</ul>"
 
@@ -133,7 +133,7 @@ def day(grant: GrantHealth, marks: Sequence[Mark], since: datetime, now: datetim
         strokes = "".join(f"M{x(mark.at):g} {top}V{bottom}" for mark in marks if mark.what is what)
         if strokes:
             drawn.append(f'<path class="{what.value}" d="{strokes}"/>')
-    label = escape(told(grant, marks, since, now))
+    label = markup(told(grant, marks, since, now))
     return (
         f'<svg class="day" viewBox="0 0 {WIDE} {HIGH}" preserveAspectRatio="none" role="img" aria-label="{label}">'
         f"{''.join(drawn)}</svg>"
