@@ -106,10 +106,14 @@ class Daemon:
             + self.more.format(home=self.home)
         )
 
+    @property
+    def directories(self) -> dict[str, str]:
+        """Where it keeps its state and publishes, as a supervisor tells it in the environment."""
+        return {"STATE_DIRECTORY": str(self.home / "state"), "RUNTIME_DIRECTORY": str(self.home / "run")}
+
     def spawn(self) -> subprocess.Popen[bytes]:
         command = [*rotator(), "run", "--config", str(self.home / "rotator.toml")]
-        directories = {"STATE_DIRECTORY": str(self.home / "state"), "RUNTIME_DIRECTORY": str(self.home / "run")}
-        return spawn(command, self.home, directories)
+        return spawn(command, self.home, self.directories)
 
 
 @dataclass(frozen=True)

@@ -215,6 +215,16 @@ def test_a_command_loads_only_what_it_needs(word: str, tmp_path: Path) -> None:
     assert done.stderr.splitlines()[-1] == "[]", done.stderr
 
 
+def test_frozen_dataclasses_are_lean() -> None:
+    """But for the lab, which no start waits for."""
+    usual = [
+        within(path)
+        for path in modules()
+        if not within(path).startswith("lab/") and "\n@dataclass(frozen=True" in path.read_text()
+    ]
+    assert usual == []
+
+
 def test_there_is_one_version() -> None:
     project = tomllib.loads((HOUSE / "pyproject.toml").read_text())["project"]
     assert project["dynamic"] == ["version"], "the version stands in the package alone"

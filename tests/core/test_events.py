@@ -58,6 +58,24 @@ def test_every_event_has_a_level_and_a_sentence_that_shows_its_words(kind: type[
 
 
 @pytest.mark.parametrize("kind", EVENTS, ids=lambda kind: kind.name)
+def test_an_event_is_what_it_was_made_of(kind: type[Event]) -> None:
+    event, again, later = sample(kind), sample(kind), sample(kind, at=NOON + HOUR)
+    assert event == again and hash(event) == hash(again) and event != later and event != NOON
+    assert dataclasses.replace(later, at=NOON) == event
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        del event.at
+    with pytest.raises(TypeError):
+        kind()
+    with pytest.raises(TypeError):
+        sample(kind, password="hidden")
+
+
+def test_what_is_not_said_is_as_it_was_declared() -> None:
+    said = events.ClockJumped(at=NOON, by=HOUR, slept=False)
+    assert events.ClockJumped(at=NOON, by=HOUR) == said and hash(events.ClockJumped(at=NOON, by=HOUR)) == hash(said)
+
+
+@pytest.mark.parametrize("kind", EVENTS, ids=lambda kind: kind.name)
 def test_no_event_can_carry_a_secret(kind: type[Event]) -> None:
     assert {str(field.type) for field in dataclasses.fields(kind)} <= set(SAMPLES)
 

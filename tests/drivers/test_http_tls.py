@@ -410,3 +410,13 @@ def test_verification_is_always_on(authorities: Authorities) -> None:
         assert made.verify_mode is ssl.CERT_REQUIRED
         assert made.check_hostname
         assert made.minimum_version is ssl.TLSVersion.TLSv1_2
+
+
+def test_whom_to_trust_is_no_question_of_a_plain_url(tmp_path: Path) -> None:
+    """Reading the system's authorities takes longer than the exchange; it is not done in vain."""
+
+    async def run() -> HttpAnswer:
+        async with far_end(says(OK)) as end:
+            return await HttpxClient(ca_file=tmp_path / "absent.pem").send(post(end.port), deadline=LONG)
+
+    assert asyncio.run(run()).reach is Reach.COMPLETE

@@ -6,10 +6,10 @@ from __future__ import annotations
 import asyncio
 import ssl
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from rotator.core import lean
 from rotator.drivers.http import tls
 
 # A look takes microseconds. Longer means a mount that hangs: what was trusted last then goes on to be trusted, for an
@@ -19,7 +19,7 @@ PATIENCE = timedelta(seconds=1)
 _THREADS = ThreadPoolExecutor(16, thread_name_prefix="trust")
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class _Made:
     context: ssl.SSLContext
     stamp: tuple[int, ...]

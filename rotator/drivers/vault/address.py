@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from rotator.core import lean
 
-@dataclass(frozen=True, kw_only=True)
+
+@lean.dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
     """Where a Vault is. Everything is said here: no VAULT_* variable, netrc, proxy or ``~/.vault-token`` is heard.
 
