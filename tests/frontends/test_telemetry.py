@@ -15,7 +15,6 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TextIO
@@ -110,7 +109,6 @@ def test_what_a_provider_answered_cannot_forge_a_line_or_move_a_cursor(form: For
 
 @pytest.mark.parametrize("form", [Form.TEXT, Form.JSON, Form.LOGFMT, Form.JOURNAL])
 def test_a_secret_in_a_field_shows_its_mask(form: Form) -> None:
-    @dataclass(frozen=True, slots=True, kw_only=True)
     class Careless(events.Event):
         name = "careless"
         level = Level.ERROR
