@@ -6,6 +6,7 @@ die with the process that could have used them.
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
@@ -252,8 +253,8 @@ class SqliteStore:
         held = self._leases.get(name)
         return held is not None and held.fence == lease.fence
 
-    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return await self._open_writer().submit(work, Kind.READ)
+    def _read(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
+        return self._open_writer().submit(work, Kind.READ)
 
     def _aside(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """What takes long and must not hold up a save: beside the writer, as a stranger would read."""
@@ -263,14 +264,14 @@ class SqliteStore:
             except sqlite3.Error as error:
                 raise schema.translated(error, self._database) from None
 
-    async def _write(
+    def _write(
         self, work: Callable[[sqlite3.Connection], T], kind: Kind = Kind.WRITE, *, at: datetime | None = None
-    ) -> T:
+    ) -> asyncio.Future[T]:
         """``at`` raises the high-water mark."""
         if self._read_only:
             raise Unavailable(f"the state {self._database} was opened for reading only")
         self._quiet = Quiet()
-        return await self._open_writer().submit(work, kind, at)
+        return self._open_writer().submit(work, kind, at)
 
     def _open_writer(self) -> Writer:
         if self._writer is None:
