@@ -11,7 +11,7 @@ SEEDS  ?= 20000
 BIN    := $(VENV)/bin
 
 # The half of the real processes' tests that takes as long as the other.
-LONG   := orders passwords policies readers register
+LONG   := canary orders passwords policies readers register
 
 .PHONY: demo test test-judgement test-long test-processes test-parts stories faults booted container browser deb soak bench docs lint types contracts check requirements clean
 

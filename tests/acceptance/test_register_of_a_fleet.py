@@ -20,7 +20,7 @@ from tests.peers.fleet import Machine, Wish
 from tests.peers.postgres import Postgres
 
 COUNT, HOLD, PATIENCE = 60, 0.05, 60.0
-WISH = Wish(grants=0, lifetime=20.0, deadline=2.0, budget=8, rotate_at=0.5)
+WISH = Wish(grants=0, lifetime=10.0, deadline=2.0, budget=8, rotate_at=0.5)
 NAMES = [f"g{number:03}" for number in range(COUNT)]
 Figures = Callable[[str], None]
 
