@@ -102,7 +102,7 @@ $(VENV)/.run: $(VENV)/bin/python requirements/run.txt pyproject.toml
 	touch $@
 
 $(VENV)/.test: $(VENV)/.run requirements/test.txt
-	$(PIP) --require-hashes -r requirements/test.txt
+	$(PIP) --no-compile --require-hashes -r requirements/test.txt
 	touch $@
 
 # The peers that the figures stand beside.

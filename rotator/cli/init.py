@@ -39,10 +39,17 @@ def init(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _wanted(arguments: argparse.Namespace, config: Path, environ: Mapping[str, str], asks: bool) -> Wanted:
+    providers, grants = _configured(config, environ)
     grant = _ask("Name of the grant", arguments.grant, "grant", "billing", asks)
+    if grant in grants:
+        # Before anything else is asked for, or a login is spent on a trial.
+        raise BadUsage(f"there is a grant named {grant!r} already", mend="name another by --grant; nothing was written")
     provider = _ask("Provider", arguments.provider, "provider", BUILT_IN[0], asks)
     token_url = arguments.token_url
-    if token_url is None and provider not in (*BUILT_IN, *_configured(config, environ)):
+    if token_url is not None and token_url == providers.get(provider):
+        # Told once more, as for the grant before.
+        token_url = None
+    elif token_url is None and provider not in (*BUILT_IN, *providers):
         token_url = _ask(f"Token URL of {provider}", None, "token-url", None, asks)
     client_id = _ask("Client id", arguments.client_id, "client-id", None, asks)
     client_secret = _secret("Client secret", arguments.client_secret_file, "--client-secret-file", asks)
@@ -94,10 +101,12 @@ def _prove(wanted: Wanted, config: Path, environ: Mapping[str, str], asks: bool)
     raise Refused("nothing was written", mend=outcome.mend or "mend what was typed, or leave out --trial")
 
 
-def _configured(config: Path, environ: Mapping[str, str]) -> tuple[str, ...]:
+def _configured(config: Path, environ: Mapping[str, str]) -> tuple[dict[str, str], set[str]]:
+    """The token URLs of providers, and the names of grants, that are there already."""
     if not config.exists():
-        return ()
-    return tuple(assembly.read(config, environ, check=False).settings.providers)
+        return {}, set()
+    there = assembly.read(config, environ, check=False).settings
+    return {name: one.token_url for name, one in there.providers.items()}, set(there.grants)
 
 
 def _usual() -> Form:

@@ -55,13 +55,15 @@ def test_a_second_grant_is_written_behind_the_first(stage: Stage) -> None:
     # Its owner's word on who may read it holds.
     stage.config.chmod(0o640)
     before = stage.config.read_text()
-    again = stage.rotator(*words(stage))
-    assert again.returncode != 0 and "Traceback" not in again.stderr
-    assert stage.config.read_text() == before
-    more = tuple(
-        word for word in words(stage, "--grant", "reports") if word not in ("--token-url", stage.provider.token_url)
+    again = stage.rotator(*words(stage, "--trial"))
+    assert (again.returncode, again.stderr) == (
+        64,
+        "rotator: there is a grant named 'billing' already\n"
+        "rotator: to mend it: name another by --grant; nothing was written\n",
     )
-    done = stage.rotator(*more)
+    assert stage.provider.journal.password_attempts == 0, "no login is spent on it"
+    assert stage.config.read_text() == before
+    done = stage.rotator(*words(stage, "--grant", "reports"))
     assert done.returncode == 0, done.stderr
     assert stage.config.read_text().startswith(before.rstrip())
     assert "2 grant(s)" in stage.rotator("check").stdout
