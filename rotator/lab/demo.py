@@ -161,8 +161,10 @@ async def _play(scene: Scene, clock: SystemClock) -> None:
 
 async def _spawn(*words: str, environ: dict[str, str] | None = None, pipes: bool = False) -> asyncio.subprocess.Process:
     pipe = asyncio.subprocess.PIPE if pipes else None
+    # What is configured by the environment is another daemon's.
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("ROTATOR_")}
     return await asyncio.create_subprocess_exec(
-        sys.executable, *words, env={**os.environ, **(environ or {})}, stdin=pipe, stdout=pipe,
+        sys.executable, *words, env=ours | (environ or {}), stdin=pipe, stdout=pipe,
         # Ctrl-C is for this process, which then ends the others in order.
         start_new_session=True,
     )  # fmt: skip
@@ -260,6 +262,9 @@ def _summary(scene: Scene) -> int:
     )
     if scene.problem:
         print(f"problem   {scene.problem}")  # noqa: T201
-    good = total > 0 and counts["valid"] > 0 and counts["invalid"] == counts["missing"] == 0 and not scene.problem
+    good = counts["valid"] > 0 and counts["invalid"] == counts["missing"] == 0 and not scene.problem
+    if good and not total:
+        print("result    no rotation yet: let it run for longer, by --for")  # noqa: T201
+        return 1
     print("result    the reader never saw an invalid token" if good else "result    NOT as promised")  # noqa: T201
     return 0 if good else 1
