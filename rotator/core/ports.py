@@ -242,11 +242,13 @@ class Entry:
 @lean.dataclass(frozen=True, slots=True)
 class Heard:
     """What others did to a register, by name: ``entered`` or changed there; ``struck`` out of it; ``granted``: who has
-    a token set that this daemon may not have published, for others rotated it or its entry is new here."""
+    a token set that this daemon may not have published, for others rotated it or its entry is new here; ``lost``: whose
+    generation is lower than one that this store saw of it before, so that a newer one was lost or it began anew."""
 
     entered: frozenset[str] = frozenset()
     struck: frozenset[str] = frozenset()
     granted: frozenset[str] = frozenset()
+    lost: frozenset[str] = frozenset()
 
 
 class Register(Protocol):

@@ -15,6 +15,7 @@ from rotator.core.ports import Delivery, Enrolment, Roster
 from rotator.engine import rotation
 from rotator.engine.board import Board, Desk
 from rotator.engine.courier import Courier
+from rotator.engine.remembered import Remembered, is_newer
 from rotator.engine.tools import Tools
 
 SURPLUS = 16
@@ -38,6 +39,7 @@ class Desks:
         # In the order in which they became odd: a set's order would change from run to run.
         self._odd: dict[str, Desk] = {}
         self._undecided: set[str] = set()
+        self._remembered = Remembered()
         # Names that the store called due and that have no desk, nor will have one: they stay due for ever.
         self.strangers: set[str] = set()
 
@@ -129,6 +131,8 @@ class Desks:
     ) -> Desk:
         """A guest comes; what it has is published where it is not, unless ``trusting``. ``marks``: what the store
         remembers of its hooks."""
+        if not anew:
+            self._note(grant)
         desk = self._guests[enrolment.name] = Desk(enrolment, grant, self._tools.clock.now(), anew=anew)
         self.mind(desk)
         self._courier.take_in(enrolment, grant, marks, trusting=trusting)
@@ -151,6 +155,12 @@ class Desks:
         """Whether every target of a guest holds what it may hold."""
         return self._courier.is_settled(name)
 
+    def forget(self, name: str) -> None:
+        """A guest was struck: it leaves, and nothing of it is put right."""
+        self._remembered.forget(name)
+        if name in self._guests:
+            self.let_go(name)
+
     def let_go(self, name: str) -> None:
         """A guest leaves; the store knows all that is worth knowing of it."""
         del self._guests[name]
@@ -162,6 +172,22 @@ class Desks:
     def saved(self, grant: Grant, answered: timedelta | None = None) -> None:
         """A grant became durable: publish first, everything else after. One that was in flight when its identity was
         changed by a reload is none of ours any more."""
+        self._note(grant)
+        self._serve(grant, answered)
+
+    def recall(self, stored: Grant) -> Grant | None:
+        """What was saved of a grant later than what is stored: the store went back."""
+        desk, kept = self.get(stored.name), self._remembered.get(stored.name)
+        # A guest may have come to its desk when the store had gone back already.
+        best = kept if desk is None or (kept is not None and is_newer(kept, desk.grant)) else desk.grant
+        return best if is_newer(best, stored) else None
+
+    def _note(self, grant: Grant) -> None:
+        # Where nobody else can write nothing goes back; and a resident has a desk.
+        if self._tools.store.follows and grant.name not in self._desks:
+            self._remembered.note(grant)
+
+    def _serve(self, grant: Grant, answered: timedelta | None = None) -> None:
         desk = self.get(grant.name)
         if desk is not None and desk.grant.identity == grant.identity:
             desk.grant = grant
@@ -186,7 +212,7 @@ class Desks:
         """The same for one."""
         desk.fell_back = moment
         fact = lifecycle.ClockFellBack()
-        self.saved(lifecycle.advance(desk.grant, fact, moment, desk.enrolment.rules, 0.0).grant)
+        self._serve(lifecycle.advance(desk.grant, fact, moment, desk.enrolment.rules, 0.0).grant)
 
     def examine(self) -> tuple[health.GrantHealth, ...]:
         """Every grant as it stands, by name."""

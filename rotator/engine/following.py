@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from rotator.core import events
 from rotator.core.errors import Overtaken, RotatorError
 from rotator.core.grants import Grant
-from rotator.engine import scribe, turns
+from rotator.engine import remembered, scribe, turns
 from rotator.engine.alarm import Alarm
 from rotator.engine.crew import Crew
 from rotator.engine.desks import Desks
@@ -80,7 +80,7 @@ class Following:
         same = theirs is not None and theirs.lineage == ours.lineage
         if theirs is None or (same and theirs.generation < ours.generation):
             # Deleted, or brought back from a backup: what would be spent from it is spent already.
-            await self._put_right(name, ours, theirs)
+            await self.put_right(ours, theirs)
             return
         if same and self._crew.runs(turns.key(name)):
             return
@@ -90,7 +90,8 @@ class Following:
         if theirs.generation > ours.generation:
             self._tools.bus.tell(events.Followed(at=self._tools.clock.now(), grant=name, generation=theirs.generation))
 
-    async def _put_right(self, name: str, ours: Grant, theirs: Grant | None) -> None:
+    async def put_right(self, ours: Grant, theirs: Grant | None) -> None:
+        """Save what is known in the place of what went back or away. Raises what the store raises."""
         store, now = self._tools.store, self._tools.clock.now()
         try:
             if theirs is None:
@@ -99,9 +100,11 @@ class Following:
                 await store.save(ours, expected=theirs.generation, lease=None, now=now)
         except Overtaken:
             return
-        gone = "was deleted from the store" if theirs is None else f"went back to generation {theirs.generation}"
-        text = f"{name}: {gone} by somebody else; put right from memory to generation {ours.generation}"
-        self._tools.bus.tell(events.Warned(at=now, text=text))
+        desk = self._desks.get(ours.name)
+        if desk is not None and remembered.is_newer(ours, desk.grant):
+            # It had come there meanwhile.
+            self._desks.saved(ours)
+        self._tools.bus.tell(remembered.put_right(ours, theirs, now))
 
 
 class _Idle(Collection[str]):

@@ -45,6 +45,7 @@ class Hearing:
         self._entered: dict[str, None] = {}
         self._granted: dict[str, None] = {}
         self._struck: dict[str, None] = {}
+        self._lost: dict[str, None] = {}
 
     async def hear(self) -> None:
         """Serve what others did. Never raises for the store."""
@@ -55,11 +56,14 @@ class Hearing:
             heard = await register.heard()
             for kept, fresh in (
                 (self._entered, heard.entered), (self._granted, heard.granted), (self._struck, heard.struck),
+                (self._lost, heard.lost),
             ):  # fmt: skip
                 kept.update(dict.fromkeys(sorted(fresh)))
             if self._struck:
                 # What is in flight for them may take as long as an exchange: nobody else waits for that.
                 self._crew.start(("strike",), self._clear)
+            if self._lost:
+                await self._put_right()
             if self._entered:
                 names = list(self._entered)
                 await self._visits.renew(frozenset(names))
@@ -73,6 +77,16 @@ class Hearing:
                 tools.bus.tell(events.StoreTroubled(at=tools.clock.now(), reason=str(error), doing=doing))
             return
         self._unheard = 0
+
+    async def _put_right(self) -> None:
+        """The store has lost what was saved: what is known of it is saved again."""
+        names = list(self._lost)
+        for first in range(0, len(names), TOGETHER):
+            some = names[first : first + TOGETHER]
+            stored = [grant for grant in await asyncio.gather(*map(self._record, some)) if grant is not None]
+            known = [(ours, theirs) for theirs in stored if (ours := self._desks.recall(theirs)) is not None]
+            await asyncio.gather(*(self._following.put_right(ours, theirs) for ours, theirs in known))
+            _drop(self._lost, some)
 
     async def confirm(self, enrolment: Enrolment, roster: Roster) -> None:
         """Raises Overtaken where a guest is entered otherwise by now, or not at all, and another daemon did that of

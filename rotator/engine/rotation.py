@@ -17,6 +17,7 @@ from rotator.core.errors import RotatorError, Transient
 from rotator.core.grants import Grant, Kind, Outcome, OutcomeClass
 from rotator.core.ports import Credentials, Enrolment, Lease, TokenRequest
 from rotator.core.tokens import Secret
+from rotator.engine import remembered
 from rotator.engine.crew import shielded
 from rotator.engine.scribe import Saved, Scribe, Spans
 from rotator.engine.tools import Tools
@@ -33,11 +34,20 @@ class Wish:
 
 
 Confirm = Callable[[Enrolment], Awaitable[None]]
-"""Asks whether an enrolment is still what is entered, under the lease. Raises Overtaken where it is not."""
 
 
-async def unchanged(_: Enrolment) -> None:
-    """For who is configured: nobody else changes that."""
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a daemon knows of its grants beside what is stored.
+
+    ``saved`` hears of every grant that became durable, before the events are told. ``recall`` gives what is known to
+    have been saved later than what is stored, if anything was. ``confirm`` raises Overtaken where an enrolment is not
+    what is entered any more; it is asked under the lease, before anything is done that another enrolment of that name
+    would not do."""
+
+    saved: Saved
+    recall: Callable[[Grant], Grant | None]
+    confirm: Confirm
 
 
 @lean.dataclass(frozen=True, slots=True)
@@ -63,30 +73,25 @@ class Result:
         return OutcomeClass.GRANTED if self.outcome is None else self.outcome.cls
 
 
-async def rotate(
-    enrolment: Enrolment, tools: Tools, wish: Wish = Wish(), *, saved: Saved, confirm: Confirm = unchanged
-) -> Result:
+async def rotate(enrolment: Enrolment, tools: Tools, wish: Wish, memory: Memory) -> Result:
     """Do what is due for one grant, at most one exchange.
 
-    ``saved`` hears of every grant that became durable, before the events are told; ``confirm`` is asked before
-    anything is done that another enrolment of that name would not do. Raises Overtaken where another owner holds the
-    lease, saved first or changed the enrolment, Unavailable while the store is away *before* anything was spent.
-    Cancelling is safe up to the exchange; from then on the answer is saved first and the cancellation follows.
+    Raises Overtaken where another owner holds the lease, saved first or changed the enrolment, Unavailable while the
+    store is away *before* anything was spent. Cancelling is safe up to the exchange; from then on the answer is saved
+    first and the cancellation follows.
     """
     # Before the lease, so that the whole of it is left for the exchange however long this takes.
     credentials = await _read_secrets(enrolment, tools, wish)
-    async with _Leased(enrolment, tools, saved, confirm) as scribe:
-        return await _under_lease(enrolment, tools, wish, scribe, credentials, confirm)
+    async with _Leased(enrolment, tools, memory) as scribe:
+        return await _under_lease(enrolment, tools, wish, scribe, credentials, memory.confirm)
 
 
-async def note(
-    enrolment: Enrolment, tools: Tools, fact: lifecycle.Fact, *, saved: Saved, confirm: Confirm = unchanged
-) -> None:
+async def note(enrolment: Enrolment, tools: Tools, fact: lifecycle.Fact, memory: Memory) -> None:
     """Bring one fact that is no exchange into the stored grant: lease, look again, judge, save, tell.
 
     Raises as `rotate` does.
     """
-    async with _Leased(enrolment, tools, saved, confirm) as scribe:
+    async with _Leased(enrolment, tools, memory) as scribe:
         moment = tools.clock.moment()
         step = lifecycle.advance(scribe.grant, fact, moment, enrolment.rules, tools.dice.chance())
         if step.grant != scribe.grant:
@@ -94,20 +99,25 @@ async def note(
 
 
 class _Leased:
-    """Lease, and look again. What is stored under another identity (provider, client or user changed) starts anew:
-    tokens of one identity are never spent, published or saved under another."""
+    """Lease, and look again. What went back in the store is put right first: it is spent already. What is stored under
+    another identity (provider, client or user changed) starts anew: tokens of one identity are never spent, published
+    or saved under another."""
 
-    def __init__(self, enrolment: Enrolment, tools: Tools, saved: Saved, confirm: Confirm) -> None:
-        self._enrolment, self._tools, self._saved, self._confirm = enrolment, tools, saved, confirm
+    def __init__(self, enrolment: Enrolment, tools: Tools, memory: Memory) -> None:
+        self._enrolment, self._tools, self._memory = enrolment, tools, memory
 
     async def __aenter__(self) -> Scribe:
         tools, one, clock = self._tools, self._enrolment, self._tools.clock
         self._lease, grant = await tools.store.lease(one.name, tools.owner, clock.moment(), one.rules.lease)
         try:
-            scribe = Scribe(one.provider, tools, self._lease, grant, self._saved)
+            scribe = Scribe(one.provider, tools, self._lease, grant, self._memory.saved)
+            if (known := self._memory.recall(grant)) is not None:
+                told = remembered.put_right(known, grant, clock.now())
+                await scribe.keep(lifecycle.Step(known, lifecycle.Rest(known.due_at), (told,)))
+                grant = known
             if grant.identity != (ours := identity(one, tools)):
                 # Either we are told of a change before others, or another daemon was told before us.
-                await self._confirm(one)
+                await self._memory.confirm(one)
                 await scribe.keep(lifecycle.reidentify(grant, tools.dice.name(), ours, clock.now()))
         except BaseException:
             await self.__aexit__()

@@ -20,7 +20,7 @@ from rotator.engine.board import Desk
 from rotator.engine.crew import Crew, Key
 from rotator.engine.desks import Desks
 from rotator.engine.gates import Gate, Gates
-from rotator.engine.rotation import Confirm, Result, Wish
+from rotator.engine.rotation import Confirm, Memory, Result, Wish
 from rotator.engine.tools import Tools
 
 T = TypeVar("T")
@@ -34,11 +34,9 @@ HOLD = policy.Rules(backoff_base=timedelta(seconds=1), backoff_cap=timedelta(sec
 class Turns:
     """Runs rotations as tasks of the crew, as many as the gates let in."""
 
-    def __init__(
-        self, tools: Tools, crew: Crew, desks: Desks, alarm: Alarm, confirm: Confirm = rotation.unchanged
-    ) -> None:
+    def __init__(self, tools: Tools, crew: Crew, desks: Desks, alarm: Alarm, confirm: Confirm) -> None:
         self._tools = tools
-        self._confirm = confirm
+        self._memory = Memory(desks.saved, desks.recall, confirm)
         self._crew = crew
         self._desks = desks
         self._alarm = alarm
@@ -202,9 +200,7 @@ class Turns:
         if adopted is not None:
             await self._note(desk, adopted)
         try:
-            result = await rotation.rotate(
-                desk.enrolment, self._tools, wish, saved=self._desks.saved, confirm=self._confirm
-            )
+            result = await rotation.rotate(desk.enrolment, self._tools, wish, self._memory)
         except Overtaken:
             # What another saved is what readers wait for now; it may not be due for long.
             if (theirs := await self._tools.store.grant(desk.enrolment.name)) is not None:
@@ -222,7 +218,7 @@ class Turns:
         await self.alone(name, lambda: self._note(self._desks.known(name), fact))
 
     async def _note(self, desk: Desk, fact: lifecycle.Fact) -> None:
-        await rotation.note(desk.enrolment, self._tools, fact, saved=self._desks.saved, confirm=self._confirm)
+        await rotation.note(desk.enrolment, self._tools, fact, self._memory)
 
     async def alone(self, name: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Do what changes a grant's record, after what is in flight and while nothing else does: a second lease of

@@ -294,6 +294,5 @@ class Visits:
         """It stands in the register no more: let it go, after what is in flight for it."""
         self._shadowed.struck(name)
         await self._crew.quiet(lambda key: key[1:2] == (name,))
-        if name in set(self._desks.guests()):
-            self._desks.let_go(name)
+        self._desks.forget(name)
         self._headcount.outdate()

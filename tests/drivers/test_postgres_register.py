@@ -256,6 +256,26 @@ def test_a_record_that_does_not_know_where_it_belongs_is_put_right_by_the_walk(
     asyncio.run(run())
 
 
+def test_what_a_server_lost_of_what_it_had_committed_is_told_once_by_who_had_seen_it(
+    database_server: Postgres, url: str
+) -> None:
+    async def run() -> None:
+        async with pair(url) as (one, two, _):
+            await one.register.enter(ENTRIES)
+            for name in ("a", "b"):
+                await one.save(granted(await one.enrol(new(name))), expected=0, lease=None, now=NOW)
+            await two.register.heard()
+            past = "UPDATE rotator_grants SET generation = 0, granted_at = NULL, written_at = '2020-01-01'"
+            database_server.do(f"{past} WHERE name = 'a'", database(url))
+            # Another server, for all that is known: that is when it is looked at.
+            database_server.cut()
+            for store in (one, two):
+                assert (await store.register.heard()).lost == {"a"}
+                assert (await store.register.heard()).lost == frozenset()
+
+    asyncio.run(run())
+
+
 # --- entered and struck at the same instant ------------------------------------------------------------------------
 
 

@@ -122,6 +122,24 @@ def test_what_went_back_or_away_is_put_right_from_memory_and_costs_no_login() ->
     play(story)
 
 
+def test_what_went_back_and_is_due_at_once_is_put_right_before_anything_is_spent() -> None:
+    """Nobody has told of it yet: the store is asked what is due and what is news at the same instant."""
+
+    async def story() -> None:
+        stage, store = shared()
+        async with stage.play():
+            await stage.pass_time(MINUTE)
+            old = stage.stored()[0]
+            await stage.pass_time(HOUR)
+            newest = stage.stored()[0]
+            store._put(old, stage.clock.now())
+            await stage.pass_time(20 * SECOND)
+            assert stage.stored() == [newest]
+            assert [kind.value for _, kind in stage.exchanges()] == ["password", "refresh_token"]
+
+    play(story)
+
+
 def test_another_identity_is_none_of_ours() -> None:
     async def story() -> None:
         stage, store = shared()

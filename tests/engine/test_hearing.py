@@ -19,8 +19,9 @@ from rotator.core.ports import Entry, Heard, Lease
 from rotator.core.pressure import Line
 from rotator.core.publication import Publication, Settled
 from rotator.core.tokens import AccessToken, Secret
-from rotator.engine import hearing, visits
+from rotator.engine import hearing, remembered, visits
 from rotator.engine.fleet import PATIENCE, Fleet
+from rotator.engine.remembered import Remembered
 from rotator.lab import world
 from tests.engine.stage import HOUR, MINUTE, SECOND, play
 from tests.engine.test_visits import Registry, Worn, WornRegister, at_desks, entries, names
@@ -266,6 +267,78 @@ def test_an_entry_that_cannot_be_read_keeps_nobody_from_being_cleared_away_and_i
             assert {name for name in everybody if stage.places[name].holds is not None} == {odd}
 
     play(story)
+
+
+@pytest.mark.parametrize("ours", [False, True])
+@pytest.mark.parametrize("told", [False, True])
+def test_what_a_failover_lost_of_a_guest_is_put_right_from_memory_and_nothing_is_spent_twice(
+    ours: bool, told: bool
+) -> None:
+    """``told``: before it is found to be due once more; else under the lease."""
+
+    async def story() -> None:
+        stage, store = beside()
+        async with stage.play() as daemon:
+            await stage.pass_time(SECOND)
+            await daemon.enter(entries(["a"]))
+            await stage.pass_time(10 * MINUTE)
+            old = store.shelf.grants["a"]
+            if ours:
+                await daemon.rotate("a", True)
+            else:
+                store.rotated(["a"])
+            await stage.pass_time(MINUTE)
+            assert at_desks(daemon) == set()
+            newest, begun = store.shelf.grants["a"], len(stage.exchanges())
+            store._put(replace(old, due_at=stage.clock.now() + (MINUTE if told else -MINUTE)), stage.clock.now())
+            store.register.news = Heard(lost=frozenset("a")) if told else NOBODY
+            await stage.pass_time(SECOND if told else 20 * SECOND)
+            assert store.shelf.grants["a"] == newest
+            assert published(stage, "a") == ("access-3" if ours else "theirs-2")
+            await stage.pass_time(2 * MINUTE)
+            assert len(stage.exchanges()) == begun
+            text = "a: went back to generation 1 by somebody else; put right from memory to generation 2"
+            assert [one.sentence for one in stage.told].count(text) == 1
+
+    play(story)
+
+
+def test_what_began_anew_is_no_loss_and_what_was_struck_is_not_put_right() -> None:
+    async def story() -> None:
+        stage, store = beside()
+        async with stage.play() as daemon:
+            await stage.pass_time(SECOND)
+            await daemon.enter(entries(["a", "b"]))
+            await stage.pass_time(10 * MINUTE)
+            old = store.shelf.grants["b"]
+            await daemon.rotate("b", True)
+            anew = replace(store.shelf.grants["a"], lineage="theirs", generation=0)
+            store._put(anew, stage.clock.now())
+            store.rotated("a")
+            store.register.news = Heard(lost=frozenset("a"), granted=frozenset("a"))
+            await stage.pass_time(SECOND)
+            assert published(stage, "a") == "theirs-1"
+            entry = store.shelf.entries["b"]
+            store.struck("b")
+            await stage.pass_time(SECOND)
+            store.entered([entry])
+            store._put(old, stage.clock.now())
+            store.register.news = Heard(lost=frozenset("b"))
+            await stage.pass_time(SECOND)
+            assert store.shelf.grants["b"] == old
+
+    play(story)
+
+
+def test_a_bounded_number_is_remembered_the_last_of_them() -> None:
+    kept, like = Remembered(), Grant(name="like", lineage="l", identity="i", due_at=None)
+    for number in range(remembered.MOST + 9):
+        kept.note(replace(like, name=f"g{number}"))
+        kept.note(replace(like, name="often", generation=number))
+    kept.note(replace(like, name="often", generation=1))
+    assert kept.get("g9") is None and kept.get("g10") is not None
+    often = kept.get("often")
+    assert often is not None and often.generation == remembered.MOST + 8, "what went back is no news"
 
 
 class Leaving(world.MemoryPublisher):

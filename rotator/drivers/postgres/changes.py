@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString, TypeVar
 
 from rotator.core.ports import Clock, Heard
 from rotator.drivers.postgres.forms import Known, Passing
 from rotator.drivers.postgres.lane import Lane
-from rotator.drivers.postgres.wire import Statement
+from rotator.drivers.postgres.link import Link
+from rotator.drivers.postgres.wire import Rows, Statement
 from rotator.drivers.postgres.writing import Do
 
 T = TypeVar("T")
@@ -26,9 +27,11 @@ NEVER = datetime(9000, 1, 1, tzinfo=UTC)
 class Changes:
     """Looks at the register on the lane for reading. ``host`` is this machine. One look at a time."""
 
-    def __init__(self, lane: Lane, writes: Lane, clock: Clock, known: Known, host: str) -> None:
+    def __init__(self, lane: Lane, writes: Lane, link: Link, clock: Clock, known: Known, host: str) -> None:
         self._lane = lane
         self._writes = writes
+        self._link = link
+        self._number = 0
         self._clock = clock
         self._known = known
         self._host = host
@@ -57,6 +60,8 @@ class Changes:
         SELECT s.name FROM rotator_struck AS s WHERE EXISTS
             (SELECT 1 FROM rotator_deliveries AS d WHERE d.grant_name = s.name AND d.host = %s)"""
 
+    STORED: LiteralString = "SELECT name, generation, NULL FROM rotator_grants WHERE name = ANY(%b::text[])"
+
     async def look(self) -> Heard:
         """See `ports.Register.heard`."""
         boottime, known = self._clock.moment().boottime, self._known
@@ -71,6 +76,7 @@ class Changes:
             asked.append((self.LEFT, (self._host,)))
         (granted, entered, struck, ((server,),), *left), _ = await self._lane.submit(self._do, "", asked)
         ours |= self._writes.names()
+        lost = self._lost([*granted, *await self._compare()], ours | self._writes.names())
         fresh = [
             (name, (generation, at))
             for name, generation, at in granted
@@ -82,7 +88,23 @@ class Changes:
         holding = {name for name, _, generation in entered if generation and name in come}
         gone = _new(self.struck, struck) | {name for rows in left for (name,) in rows}
         self._note_look(server, boottime, is_long)
-        return Heard(entered=come, struck=gone, granted=frozenset(name for name, _ in fresh) | holding)
+        return Heard(entered=come, struck=gone, granted=frozenset(name for name, _ in fresh) | holding, lost=lost)
+
+    async def _compare(self) -> Rows:
+        """Where the connection is another one, it may lead to a server that never got what was committed last: what is
+        stored of all that passed by lately."""
+        before, self._number = self._number, self._link.number
+        names = list(self._known.passing) if before not in (0, self._number) else []
+        if not names:
+            return []
+        ((rows,), _) = await self._lane.submit(self._do, "", [(self.STORED, (names,))])
+        found: Rows = rows
+        return found
+
+    def _lost(self, found: Rows, ours: Collection[str]) -> frozenset[str]:
+        known = self._known.passing
+        marks = ((name, generation, known.get(name)) for name, generation, _ in found if name not in ours)
+        return frozenset(name for name, generation, mark in marks if mark is not None and generation < mark[0])
 
     def _note_look(self, server: datetime, boottime: timedelta, is_long: bool) -> None:
         self._looked = server

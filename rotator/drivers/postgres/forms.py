@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import Generic, LiteralString, TypeVar
@@ -68,6 +68,9 @@ class Passing(Generic[T]):
     def get(self, name: str) -> T | None:
         found = self._young.get(name)
         return self._old.get(name) if found is None else found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._old.keys() | self._young.keys())
 
     def forget(self, name: str) -> None:
         self._young.pop(name, None)

@@ -36,7 +36,7 @@ class Parts:
         self.known, self.sights = Known(), Sights()
         self.writing, self.reading = Lane(self.link), Lane(self.looks)
         self.following = Following(self.reading, self.writing, self.looks, clock, forms, self.known, self.sights)
-        self.changes = Changes(self.reading, self.writing, clock, self.known, host)
+        self.changes = Changes(self.reading, self.writing, self.looks, clock, self.known, host)
         self.do = writing.Do()
         self.save = writing.Save(forms, self.known)
         self.take = writing.Take(forms, self.sights, clock.moment)
