@@ -16,8 +16,11 @@ PATIENCE = timedelta(seconds=2)
 """How long after a grant is due the others wait for the one who goes first."""
 SHIFT = timedelta(seconds=4)
 """How long one of them goes first for all that becomes due."""
-HERD = 64
-"""From more than so many that are due at once, each grant has a first of its own: they are work for all."""
+HERD = 128
+"""From more than so many that are due at once, each grant has a first of its own: they are work for all. One daemon has
+fewer done before the others have looked."""
+REST = HERD // 4
+"""So many of a herd, or more, are left where the one on shift has taken his part: what others find when they look."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -61,7 +64,9 @@ class Fleet:
         ``among`` so many it is due."""
         if self.is_alone or due_at is None or due_at > now:
             return now
-        return now if (self.goes_first(name) if among > HERD else self.is_on_shift(due_at)) else due_at + PATIENCE
+        if self.goes_first(name) if among > HERD else self.is_on_shift(due_at):
+            return now
+        return due_at + (PATIENCE / 2 if among > REST and self.goes_first(name) else PATIENCE)
 
     def looks_at(self, due_at: datetime | None) -> datetime | None:
         """When to look for what becomes due then. On the shift of another a little later, all at once; soon enough to

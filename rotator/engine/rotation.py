@@ -36,7 +36,7 @@ class Wish:
 Confirm = Callable[[Enrolment], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
+@lean.dataclass(frozen=True, slots=True)
 class Memory:
     """What a daemon knows of its grants beside what is stored.
 

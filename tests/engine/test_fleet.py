@@ -15,7 +15,7 @@ from rotator.core.grants import Grant
 from rotator.core.policy import Moment
 from rotator.core.ports import Lease
 from rotator.engine import fleet
-from rotator.engine.fleet import HERD, PATIENCE, SHIFT, Fleet
+from rotator.engine.fleet import HERD, PATIENCE, REST, SHIFT, Fleet
 from rotator.lab import world
 from rotator.lab.memory import MemoryStore
 from tests.engine.stage import HOUR, MINUTE, SECOND, Stage, play
@@ -46,9 +46,9 @@ def on_shift(owners: Collection[str]) -> dict[datetime, list[str]]:
     return {at: [owner for owner, one in members.items() if one.is_on_shift(at)] for at in SHIFTS}
 
 
-def takers(at: datetime, among: int) -> dict[str, list[str]]:
-    """Who begins at once with each of the names, which became due at ``at``."""
-    members, now = at_work(OWNERS), at + timedelta(seconds=1)
+def takers(at: datetime, among: int, after: timedelta = timedelta(0)) -> dict[str, list[str]]:
+    """Who begins with each of the names, which became due at ``at``, where he looks ``after`` that."""
+    members, now = at_work(OWNERS), at + after
     return {
         name: [owner for owner, one in members.items() if one.left_until(name, at, now, among=among) == now]
         for name in NAMES
@@ -65,6 +65,15 @@ def test_what_becomes_due_together_has_one_first_and_the_shifts_are_even() -> No
 
 def test_a_herd_is_work_for_all() -> None:
     assert takers(NOON, HERD + 1) == firsts(OWNERS)
+
+
+def test_what_the_one_on_shift_left_of_a_herd_is_taken_by_whoever_looks_next() -> None:
+    ((first,),) = set(map(tuple, takers(NOON, REST, PATIENCE / 2).values()))
+    assert [first] == on_shift(OWNERS)[NOON], "of a few nothing is left but by one who is late"
+    mine = firsts(OWNERS)
+    assert takers(NOON, REST + 1, PATIENCE / 2) == {
+        name: [owner for owner in OWNERS if owner in (first, *mine[name])] for name in NAMES
+    }
 
 
 def test_where_one_leaves_only_his_shifts_move() -> None:

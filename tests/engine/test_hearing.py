@@ -20,7 +20,7 @@ from rotator.core.pressure import Line
 from rotator.core.publication import Publication, Settled
 from rotator.core.tokens import AccessToken, Secret
 from rotator.engine import hearing, remembered, visits
-from rotator.engine.fleet import PATIENCE, Fleet
+from rotator.engine.fleet import HERD, PATIENCE, Fleet
 from rotator.engine.remembered import Remembered
 from rotator.lab import world
 from tests.engine.stage import HOUR, MINUTE, SECOND, play
@@ -583,18 +583,20 @@ def test_a_register_that_cannot_be_asked_is_told_now_and_then_and_what_was_heard
 def test_what_is_due_is_shared_and_what_is_left_to_another_is_taken_a_moment_later() -> None:
     async def story() -> None:
         stage, store = beside("rival")
-        everybody = names(200)
+        # Half of them are more than one of the two would begin whole.
+        everybody = names(3 * HERD)
         async with stage.play() as daemon:
             await stage.pass_time(20 * SECOND)
             store.leased.clear()
             store.entered(entries(everybody), told=False)
+            theirs = tokens.digest(("lab", store.shelf.entries["g0000"].text, "user"), await store.key())
+            like = replace(store.shelf.grants["resident"], identity=theirs, debits=(), due_at=stage.clock.now())
             for name in everybody:
-                await store.enrol(replace(stage.stored()[0], name=name, generation=0, access=None, refresh=None,
-                                          due_at=stage.clock.now()))  # fmt: skip
+                await store.enrol(replace(like, name=name))
             store.register.news = Heard(entered=frozenset(everybody))
             await stage.pass_time(PATIENCE - SECOND / 2)
             ours = {name for name in everybody if store.is_ours(name)}
-            assert 70 < len(ours) < 130
+            assert HERD < len(ours) < 2 * HERD
             assert set(store.leased) == ours
             await stage.pass_time(2 * SECOND)
             assert set(store.leased) == set(everybody)

@@ -9,7 +9,7 @@ from typing import cast
 from rotator.core.ports import Register
 from rotator.core.pressure import Line
 from rotator.engine.alarm import Alarm
-from rotator.engine.fleet import PATIENCE, Fleet
+from rotator.engine.fleet import HERD, PATIENCE, REST, Fleet
 from rotator.engine.shares import KEPT, Shares
 from rotator.lab import world
 
@@ -18,10 +18,10 @@ KEY, ROOM = ("p", Line.HELD), 512
 
 
 class Late:
-    """As much of a register as is asked: ``late`` are due since long, ``fresh`` since now."""
+    """As much of a register as is asked: ``late`` are due since long, ``fresh`` since ``age``."""
 
-    def __init__(self, now: datetime, late: Sequence[str], fresh: Sequence[str] = ()) -> None:
-        self._due = [(now - timedelta(minutes=1), name) for name in late] + [(now, name) for name in fresh]
+    def __init__(self, now: datetime, late: Sequence[str], fresh: Sequence[str], age: timedelta) -> None:
+        self._due = [(now - timedelta(minutes=1), name) for name in late] + [(now - age, name) for name in fresh]
         self.questions = 0
 
     async def due(
@@ -34,15 +34,17 @@ class Late:
         return min((at for at, _ in self._due if at > after), default=None)
 
 
-def share(late: Sequence[str], fresh: Sequence[str], *others: str) -> tuple[list[str], Fleet, list[timedelta], int]:
+def share(
+    late: Sequence[str], fresh: Sequence[str], *others: str, me: str = "me", age: timedelta = timedelta(0)
+) -> tuple[list[str], Fleet, list[timedelta], int]:
     """Who may begin here; the fleet; after how long it rings; and how many questions that took."""
-    fleet, rings = Fleet("me"), list[timedelta]()
-    fleet.hear({"me", *others})
+    fleet, rings = Fleet(me), list[timedelta]()
+    fleet.hear({me, *others})
 
     async def run() -> tuple[list[str], int]:
         clock = world.VirtualClock()
         now = clock.now()
-        alarm, register = Alarm(clock, lambda: rings.append(clock.now() - now)), Late(now, late, fresh)
+        alarm, register = Alarm(clock, lambda: rings.append(clock.now() - now)), Late(now, late, fresh, age)
         alarm.set(None)
         found = await Shares(fleet, alarm).due(cast("Register", register), now, {KEY: ROOM})
         await clock.pass_time(2 * PATIENCE)
@@ -58,9 +60,32 @@ def test_who_is_alone_asks_once_and_takes_all() -> None:
 
 
 def test_what_is_just_due_is_left_to_whoever_goes_first_for_a_moment() -> None:
-    found, fleet, rings, _ = share([], NAMES[:100], "you")
-    assert found == [name for name in NAMES[:100] if fleet.goes_first(name)]
+    found, fleet, rings, _ = share([], NAMES[:200], "you")
+    assert found == [name for name in NAMES[:200] if fleet.goes_first(name)]
     assert rings == [PATIENCE]
+
+
+def pair() -> tuple[str, str]:
+    """Two daemons, the one on shift first."""
+    fleet = Fleet("me")
+    fleet.hear({"me", "you"})
+    return ("me", "you") if fleet.is_on_shift(world.GENESIS) else ("you", "me")
+
+
+def test_a_hundred_due_at_once_are_all_begun_by_the_one_on_shift() -> None:
+    first, second = pair()
+    assert share([], NAMES[:100], second, me=first)[0] == NAMES[:100]
+    found, _, rings, _ = share([], NAMES[:100], first, me=second)
+    assert (found, rings) == ([], [PATIENCE / 2])
+
+
+def test_what_the_one_on_shift_leaves_of_a_herd_is_begun_as_soon_as_the_other_looks() -> None:
+    first, second = pair()
+    mine = share([], NAMES[: HERD + 2], second, me=first)[0]
+    left = [name for name in NAMES[: HERD + 2] if name not in mine]
+    assert len(mine) > REST and len(left) > REST
+    found, _, rings, _ = share([], left, first, me=second, age=PATIENCE / 2)
+    assert (found, rings) == (left, [])
 
 
 def test_what_others_left_is_taken_as_well_where_there_is_room() -> None:
