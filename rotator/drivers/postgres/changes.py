@@ -93,12 +93,10 @@ class Changes:
     async def _compare(self) -> Rows:
         """Where the connection is another one, it may lead to a server that never got what was committed last: what is
         stored of all that passed by lately."""
-        before, self._number = self._number, self._link.number
-        names = list(self._known.passing) if before not in (0, self._number) else []
-        if not names:
-            return []
-        ((rows,), _) = await self._lane.submit(self._do, "", [(self.STORED, (names,))])
-        found: Rows = rows
+        number, found = self._link.number, Rows()
+        if self._number not in (0, number) and (names := list(self._known.passing)):
+            (found,), _ = await self._lane.submit(self._do, "", [(self.STORED, (names,))])
+        self._number = number
         return found
 
     def _lost(self, found: Rows, ours: Collection[str]) -> frozenset[str]:
