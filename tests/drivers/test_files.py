@@ -251,6 +251,24 @@ def test_leftovers_of_a_killed_process_are_swept_and_nothing_else(tmp_path: Path
     assert names(tmp_path) == {"token", *others}
 
 
+@pytest.mark.parametrize(("wanted", "changes"), [(0o600, 0), (0o640, 1)])
+def test_a_mode_that_is_right_is_not_set(tmp_path: Path, wanted: int, changes: int) -> None:
+    """It would tell everybody who watches the folder."""
+    changed, watched = list[int](), True
+
+    def hear(event: str, arguments: tuple[Any, ...]) -> None:
+        if watched and event == "os.chmod":
+            changed.append(arguments[1])
+
+    sys.addaudithook(hear)
+    try:
+        settle(files.FilePublisher(tmp_path / "token", mode=wanted), publication(1))
+    finally:
+        watched = False
+    assert mode(tmp_path / "token") == wanted
+    assert changed == [wanted] * changes
+
+
 def test_a_crowded_folder_is_listed_once_for_all_its_targets_and_again_where_it_is_another(tmp_path: Path) -> None:
     folder, listed, watched = tmp_path / "many", list[str](), True
 

@@ -282,10 +282,13 @@ def test_those_that_become_due_in_the_same_moment_share_a_look_and_who_is_alone_
             first, last = min(filter(None, due.values())), max(filter(None, due.values()))
             await stage.pass_time(first - stage.clock.now() - SECOND)
             register.looks, before = 0, len(stage.told)
+            swept = stage.supervisor.words().count("alive")
             await stage.pass_time(last - first + 3 * SECOND)
             rotated = [one for one in stage.told[before:] if isinstance(one, events.Rotated) and one.grant in due]
             assert {one.grant for one in rotated} == set(everybody)
             assert register.looks <= (last - first) / pacing.BREATH + 5
+            sweeps = stage.supervisor.words().count("alive") - swept
+            assert sweeps <= register.looks + 10, "nobody rings for a look that may not be yet"
             late = sorted((one.at - due[one.grant]).total_seconds() for one in rotated if due[one.grant])
             assert late[0] < 0.06, "the answer takes 50 ms: the first waited for nobody"
             assert late[-1] < 0.06 + pacing.BREATH.total_seconds()
