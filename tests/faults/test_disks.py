@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -81,6 +81,14 @@ def wait_committed(place: House, process: Process) -> int:
     return count
 
 
+@contextmanager
+def committed(place: House, process: Process) -> Iterator[int]:
+    """A rotation that the provider holds in its hands until the block ends, however long a fault takes to come; its
+    number in the log."""
+    with place.peer.holding():
+        yield wait_committed(place, process)
+
+
 def check_answer_kept(place: House, process: Process, number: int) -> None:
     """The answer to that exchange reaches the files: it was saved."""
     machine.wait(place, process, lambda: place.peer.exchanges()[number].access_token, "the provider's answer")
@@ -128,8 +136,8 @@ def test_a_disk_that_fills_while_the_provider_answers_keeps_the_answer(place: Ho
     rounds = 30 if machine.WHOLE else 4
     with machine.tmpfs(place.folder / "state", "size=1m"), working(place) as process:
         for _ in range(rounds):
-            number = wait_committed(place, process)
-            filler = machine.fill(place.folder / "state")
+            with committed(place, process) as number:
+                filler = machine.fill(place.folder / "state")
             check_answer_kept(place, process, number)
             filler.unlink()
     told = verdict.check_chain(place.peer)
@@ -159,8 +167,8 @@ def test_a_full_state_stops_the_exchanges_not_the_token(place: House) -> None:
 @pytest.mark.whole
 def test_a_limit_on_the_size_of_files_stops_the_exchanges_not_the_token(place: House) -> None:
     with working(place) as process:
-        number = wait_committed(place, process)
-        machine.run("prlimit", "--pid", str(process.pid), "--fsize=4096:unlimited")
+        with committed(place, process) as number:
+            machine.run("prlimit", "--pid", str(process.pid), "--fsize=4096:unlimited")
         machine.rest(process, WHILE)
         # The one in flight may wait in memory; beyond it, nothing is spent.
         assert len(place.peer.exchanges()) <= number + 1, place.told()
@@ -226,8 +234,9 @@ def test_a_disk_that_turns_read_only_while_the_daemon_runs(place: House, tmp_pat
 
 def test_a_disk_that_hangs_delays_the_save_and_loses_nothing(place: House, tmp_path: Path) -> None:
     with machine.disk("ext4", tmp_path / "image", place.folder / "state") as disk, working(place) as process:
-        number = wait_committed(place, process)
-        with disk.frozen():
+        with ExitStack() as fault:
+            with committed(place, process) as number:
+                fault.enter_context(disk.frozen())
             machine.wait(place, process, lambda: place.peer.exchanges()[number].access_token, "the provider's answer")
             machine.rest(process, WHILE / 2)
             assert place.raw.read_text() != place.peer.exchanges()[number].access_token, "published and not saved"

@@ -162,7 +162,7 @@ def test_two_daemons_take_turns_while_both_are_killed(tmp_path: Path, bao: OpenB
 
 def test_the_late_answer_of_a_stopped_owner_is_saved(tmp_path: Path, bao: OpenBao) -> None:
     with ExitStack() as stack:
-        peer = stack.enter_context(django_oauth.serve(access_seconds=60, hold_seconds=0.5))
+        peer = stack.enter_context(django_oauth.serve(access_seconds=60))
         # One password exchange, which the first login takes: what is lost cannot be bought again.
         one, two = machines(tmp_path, peer, bao, budget=1)
         for machine in (one, two):
@@ -172,8 +172,9 @@ def test_the_late_answer_of_a_stopped_owner_is_saved(tmp_path: Path, bao: OpenBa
         stack.callback(lambda: house.bury(owner))
         one.order("wait", "billing", "--timeout", "20s")
         before = len(peer.exchanges())
-        wait_for(lambda: len(peer.exchanges()) > before, "the exchange to be stopped in", within=house.PATIENCE)
-        owner.popen.send_signal(signal.SIGSTOP)
+        with peer.holding():
+            wait_for(lambda: len(peer.exchanges()) > before, "the exchange to be stopped in", within=house.PATIENCE)
+            owner.popen.send_signal(signal.SIGSTOP)
         rival = two.start()
         stack.callback(lambda: house.bury(rival))
         stack.callback(lambda: owner.popen.send_signal(signal.SIGCONT))

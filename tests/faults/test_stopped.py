@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -85,8 +86,10 @@ def test_an_answer_that_came_while_the_process_stood_still_is_kept(place: House)
     """Asked, stopped, answered, woken after the deadline: the answer waits in the socket, and nothing else is known."""
     with place.daemon() as process:
         count = len(place.peer.exchanges())
-        machine.wait(place, process, lambda: len(place.peer.exchanges()) > count, "an exchange")
-        with machine.stopped(process):
+        with ExitStack() as stopped:
+            with place.peer.holding():
+                machine.wait(place, process, lambda: len(place.peer.exchanges()) > count, "an exchange")
+                stopped.enter_context(machine.stopped(process))
             wait_for(lambda: place.peer.exchanges()[count].access_token, "the provider's answer")
             until = time.monotonic() + DEADLINE + 1
             wait_for(lambda: time.monotonic() > until, "the deadline to pass")

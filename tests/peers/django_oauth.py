@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.peers.django_site import LEDGER
+from tests.peers.django_site import GATE, LEDGER
 
 SITE = Path(__file__).with_name("django_site.py")
 NEEDED = ("django", "oauth2_provider", "waitress")
@@ -54,6 +54,16 @@ class DjangoOAuth:
     def resource_url(self) -> str:
         """Answers 200 to a good Bearer token and 401 to any other."""
         return f"http://127.0.0.1:{self.port}/api/me"
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """What the server commits from now on it answers only once the block has ended."""
+        gate = self.ledger.with_name(GATE)
+        gate.touch()
+        try:
+            yield
+        finally:
+            gate.unlink()
 
     def exchanges(self) -> list[Exchanged]:
         """Every token request so far, in the order in which they came."""

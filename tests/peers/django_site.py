@@ -17,10 +17,13 @@ from typing import Any
 
 THREADS = 8
 LEDGER = "exchanges.jsonl"
+# While a file of this name stands there, no token request is answered.
+GATE = "gate"
 
 _numbers = count(1)
 _ledger: int = -1
 _hold_seconds = 0.0
+_gate = Path()
 
 
 def configure(folder: Path, wishes: dict[str, Any]) -> None:
@@ -109,6 +112,8 @@ def token(request: Any) -> Any:
     response = TokenView.as_view()(request)
     access = json.loads(response.content).get("access_token", "") if response.status_code == 200 else ""
     time.sleep(_hold_seconds)
+    while _gate.exists():
+        time.sleep(0.005)
     _note(number=number, status=response.status_code, access_token=access, answered_at=time.time())
     return response
 
@@ -129,9 +134,10 @@ def __getattr__(name: str) -> Any:
 
 
 def main(argument: str) -> None:
-    global _ledger, _hold_seconds
+    global _ledger, _gate, _hold_seconds
     wishes = json.loads(argument)
     _ledger = os.open(Path(wishes["folder"], LEDGER), os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+    _gate = Path(wishes["folder"], GATE)
     _hold_seconds = wishes["hold_seconds"]
     configure(Path(wishes["folder"]), wishes)
     account = enrol()
