@@ -58,10 +58,14 @@ def test_no_reader_meets_a_torn_a_missing_or_an_expired_token(tmp_path: Path, fi
             hasty, patient = Reader(**files), Reader(**files, patient=True)
             vault = Reader(port=bao.port, path=house.ENTRY_PATH, vault_token=vault_token)
             with house.reading(hasty, patient, vault):
+                begun = time.time()
                 live(daemon, LONG_ENOUGH)
+                ended = time.time()
         exchanges = peer.exchanges()
 
     issued = [one.access_token for one in exchanges if one.access_token]
+    # Every one but the last, which may not have been published by then.
+    shown = [one.access_token for one in exchanges if begun <= one.answered_at <= ended][:-1]
     kinds = [one.kind for one in exchanges]
     figures(f"readers: {LONG_ENOUGH:g} s, tokens of {LIFETIME} s, {kinds.count('refresh_token')} rotations")
     figures(described("  file, without care", hasty.seen))
@@ -78,7 +82,8 @@ def test_no_reader_meets_a_torn_a_missing_or_an_expired_token(tmp_path: Path, fi
 
     for reader in (hasty, patient, vault):
         check_whole(reader.seen, issued)
-        assert len(reader.seen.tokens) >= len(issued) - 1 >= 10, "tokens did not rotate, or did not reach the reader"
+        assert set(shown) <= set(reader.seen.tokens), "tokens did not reach the reader"
+        assert len(shown) >= 10, "tokens did not rotate"
     assert kinds == ["password"] + ["refresh_token"] * (len(kinds) - 1)
     assert {one.status for one in exchanges} == {200}
     assert patient.seen.refused == 0

@@ -221,7 +221,7 @@ def accounts(mount: Mount) -> list[Coroutine[Any, Any, object]]:
 
 def requests(mount: Mount) -> list[Coroutine[Any, Any, object]]:
     """Whom a provider's requests trust."""
-    asked = HttpRequest("GET", "http://127.0.0.1:1/")
+    asked = HttpRequest("GET", "https://127.0.0.1:1/")
     clients = [http.HttpxClient(ca_file=hung(mount, f"/net/{number}/ca.pem")) for number in range(MANY)]
     return [one.send(asked, deadline=timedelta(seconds=20)) for one in clients]
 
