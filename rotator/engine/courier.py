@@ -182,8 +182,9 @@ class Courier:
 
     def _plan(self, name: str, target: str, post: Post) -> None:
         # Looked at by the beat that comes nearest: planned to the moment, it would miss that one by a little and wait
-        # for the next. What rests has an alarm of its own.
-        self._agenda.plan((name, target), post.look_at - (policy.ZERO if post.rests else TOGETHER), rests=post.rests)
+        # for the next; and not so early that a sweep would find it again and again. What rests has an alarm of its own.
+        early = policy.ZERO if post.rests else min(TOGETHER, self._verify_every / 2)
+        self._agenda.plan((name, target), post.look_at - early, rests=post.rests)
 
     def sweep(self, roster: Roster) -> None:
         """Look at every target whose time has come, and at what ``roster`` configures no more."""

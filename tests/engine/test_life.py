@@ -14,6 +14,7 @@ from rotator.core.policy import Budget, Rules
 from rotator.core.pressure import Limits
 from rotator.core.publication import Publication
 from rotator.core.tokens import Secret
+from rotator.engine.timing import Timing
 from rotator.lab import world
 from tests.engine.stage import HOUR, MINUTE, SECOND, Stage, failing, granted, play
 
@@ -108,6 +109,18 @@ def test_an_altered_target_is_put_right_at_once_when_watched_and_at_the_next_loo
             await stage.pass_time(stage.timing.verify_every + stage.timing.sweep_every)
             assert isinstance(stage.place().holds, Publication)
         assert stage.names().count("target.repaired") == 2
+
+    play(story)
+
+
+def test_targets_that_are_looked_at_every_moment_do_not_hold_up_a_sweep() -> None:
+    async def story() -> None:
+        stage = Stage(timing=Timing(verify_every=SECOND))
+        async with stage.play():
+            await stage.pass_time(MINUTE)
+            stage.place().holds = None
+            await stage.pass_time(SECOND + stage.timing.sweep_every)
+            assert isinstance(stage.place().holds, Publication)
 
     play(story)
 
