@@ -12,6 +12,7 @@ import pytest
 from rotator.core import errors, events
 from rotator.core.ports import Delivery
 from rotator.core.publication import Found, Publication, Settled
+from rotator.engine.timing import Timing
 from rotator.lab import world
 from tests.engine.stage import HOUR, MINUTE, SECOND, Stage, play
 
@@ -312,5 +313,26 @@ def test_targets_are_looked_at_in_time_and_those_far_away_after_those_at_hand() 
             await stage.pass_time(2 * MINUTE + SECOND)
             # One that hangs keeps the other waiting for a moment, and only once.
             assert [what for what, _ in told if what != "ends near"].count("begins far") == 4
+
+    play(story)
+
+
+@pytest.mark.parametrize("verify_every", [SECOND, SECOND / 10])
+def test_looks_that_are_shorter_apart_than_a_beat_come_with_each_beat(verify_every: timedelta) -> None:
+    async def story() -> None:
+        stage = Stage(timing=Timing(sweep_every=SECOND, verify_every=verify_every))
+        place, looks = stage.place(), 0
+        settle = place.settle
+
+        async def counted(publication: Publication, now: datetime) -> Settled:
+            nonlocal looks
+            looks += 1
+            return await settle(publication, now)
+
+        async with stage.play():
+            await stage.pass_time(SECOND / 2)
+            place.settle = counted  # type: ignore[method-assign]
+            await stage.pass_time(10 * SECOND)
+        assert looks == 10
 
     play(story)
