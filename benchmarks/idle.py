@@ -134,7 +134,11 @@ def rows(found: Found) -> list[tuple[str, str, str]]:
         ),
         ("… of `bao agent`", f"{agent.pss:.1f} MiB", "–"),
         ("idle memory, private pages: one file / everything / `bao agent`", _each(found, "private", "MiB"), "–"),
-        ("idle wake-ups per minute: one file / everything / `bao agent`", _each(found, "wakeups", ""), "–"),
+        (
+            "idle wake-ups per minute: one file / everything / `bao agent`",
+            _each(found, "wakeups", ""),
+            aims.told("≤ 6 with one file", ours.wakeups <= 6),
+        ),
         ("idle processor seconds a day: one file / everything / `bao agent`", _each(found, "cpu", "s"), "–"),
     ]
     if oidc is not None:
