@@ -147,9 +147,10 @@ def _fleet() -> list[tuple[str, str, str]]:
         (
             f"fleet of {one.daemons} on one PostgreSQL, {GRANTS} grants: rotations a second; CPU and transactions each",
             f"{one.per_second:.1f}; {one.cpu:.1f} ms, {one.trips:.1f}",
-            f"CPU {one.cpu / found[0].cpu:.2f} x that of one daemon",
+            aims.told(f"CPU {dearer:.2f} × that of one daemon, ≤ 1.3 ×", dearer <= 1.3),
         )
         for one in found
+        for dearer in (one.cpu / found[0].cpu,)
     ] + [
         (
             f"kill -9 of one of three: {taken.orphans} leases of {taken.lease:g} s taken over",
