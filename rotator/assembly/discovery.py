@@ -13,6 +13,7 @@ from rotator.core.errors import Misconfigured, RotatorError
 from rotator.core.ports import Clock
 from rotator.drivers.vault.client import Vault
 from rotator.drivers.vault.directory import Directory
+from rotator.engine import pacing
 from rotator.settings import Grant, Settings, VaultPath
 
 
@@ -77,7 +78,7 @@ class Discovery:
         now, every = self._clock.now(), self._settings.timing.verify_every
         if self._look_at is not None and self._look_at - every <= now < self._look_at:
             return
-        self._look_at = now + every
+        self._look_at = now + every - pacing.ahead(every)
         try:
             with suppress(RotatorError):
                 await self._vault.renew_if_short()

@@ -20,7 +20,7 @@ from rotator.engine import delivery, hooks
 from rotator.engine.agenda import Agenda, Post
 from rotator.engine.crew import Crew
 from rotator.engine.orphans import Orphans
-from rotator.engine.pacing import TOGETHER
+from rotator.engine.pacing import TOGETHER, ahead
 from rotator.engine.tools import Tools
 
 
@@ -181,9 +181,8 @@ class Courier:
                 self._plan(name, target, post)
 
     def _plan(self, name: str, target: str, post: Post) -> None:
-        # Looked at by the beat that comes nearest: planned to the moment, it would miss that one by a little and wait
-        # for the next; and not so early that a sweep would find it again and again. What rests has an alarm of its own.
-        early = policy.ZERO if post.rests else min(TOGETHER, self._verify_every / 2)
+        # With the beat that comes nearest; what rests has an alarm of its own.
+        early = policy.ZERO if post.rests else ahead(self._verify_every)
         self._agenda.plan((name, target), post.look_at - early, rests=post.rests)
 
     def sweep(self, roster: Roster) -> None:

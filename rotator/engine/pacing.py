@@ -17,6 +17,12 @@ BREATH = timedelta(seconds=0.15)
 """How often at most any other is. Who is due alone is found at once; of forty a second each costs half as much."""
 
 
+def ahead(every: timedelta) -> timedelta:
+    """How much earlier than ``every`` a look is planned that comes with a beat: planned to the moment it would miss
+    its beat by a little and wait for the next; and never so early that one sweep would find it again and again."""
+    return min(TOGETHER, every / 2)
+
+
 class Pacing:
     """``shared``: other daemons work at the store too. ``longest``: no pause is longer."""
 
