@@ -24,8 +24,7 @@ class By:
     show: Callable[[Any], object] | None = None
 
     def __get_pydantic_core_schema__(self, kind: object, of: GetCoreSchemaHandler) -> CoreSchema:
-        shown = None if self.show is None else core_schema.plain_serializer_function_ser_schema(self.show)
-        return core_schema.no_info_plain_validator_function(self.read, serialization=shown)
+        return core_schema.no_info_plain_validator_function(self.read, serialization=_written(self.show))
 
 
 @lean.dataclass(frozen=True, slots=True)
@@ -36,5 +35,8 @@ class Then:
     show: Callable[[Any], object] | None = None
 
     def __get_pydantic_core_schema__(self, kind: object, of: GetCoreSchemaHandler) -> CoreSchema:
-        shown = None if self.show is None else core_schema.plain_serializer_function_ser_schema(self.show)
-        return core_schema.no_info_after_validator_function(self.read, of(kind), serialization=shown)
+        return core_schema.no_info_after_validator_function(self.read, of(kind), serialization=_written(self.show))
+
+
+def _written(show: Callable[[Any], object] | None) -> core_schema.SerSchema | None:
+    return None if show is None else core_schema.plain_serializer_function_ser_schema(show)
