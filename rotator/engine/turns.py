@@ -202,8 +202,10 @@ class Turns:
         try:
             result = await rotation.rotate(desk.enrolment, self._tools, wish, self._memory)
         except Overtaken:
-            # What another saved is what readers wait for now; it may not be due for long.
-            if (theirs := await self._tools.store.grant(desk.enrolment.name)) is not None:
+            # What another saved is what readers wait for now; it may not be due for long. What went back counts for
+            # nothing: the next lease puts it right from what is known here.
+            theirs = await self._tools.store.grant(desk.enrolment.name)
+            if theirs is not None and self._desks.recall(theirs) is None:
                 self._desks.saved(theirs)
             raise
         desk.anew = False

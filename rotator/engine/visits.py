@@ -166,7 +166,9 @@ class Visits:
         busy = self._crew.names(lambda key: len(key) > 1)
         for name in guests:
             desk = self._desks.get(name)
-            if desk is None or name in busy or name in self._hosted or (name in self._called and desk.is_due(now)):
+            if desk is None or name in busy or name in self._hosted:
+                continue
+            if name in self._called and name not in self._refused and desk.is_due(now):
                 continue
             if name in self._refused:
                 # What it was made of counts no more, not even for what it waits for.

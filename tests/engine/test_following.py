@@ -10,6 +10,8 @@ import pytest
 
 from rotator.core.errors import Unavailable
 from rotator.core.grants import Grant
+from rotator.core.policy import Moment
+from rotator.core.ports import Lease
 from rotator.core.publication import Publication
 from rotator.core.tokens import AccessToken, Secret
 from rotator.lab import world
@@ -211,5 +213,28 @@ def test_what_could_not_be_put_right_at_once_is_tried_again() -> None:
             store.silent = ""
             await stage.pass_time(2 * SECOND)
             assert store.shelf.grants["billing"].generation == 1
+
+    play(story)
+
+
+def test_who_finds_the_lease_taken_forgets_nothing_that_the_store_lost() -> None:
+    """A failover lost a generation, and another daemon holds the lease of what is left, before any news came."""
+
+    async def story() -> None:
+        stage, store = shared()
+        async with stage.play():
+            await stage.pass_time(MINUTE)
+            old = stage.stored()[0]
+            await stage.pass_time(HOUR)
+            assert stage.stored()[0].generation == old.generation + 1
+            store._put(old, stage.clock.now())
+            moment = stage.clock.moment()
+            until = Moment(moment.now + 20 * SECOND, moment.boot_id, moment.boottime + 20 * SECOND)
+            store._leases["billing"] = Lease("billing", "another", 99, until)
+            await stage.pass_time(12 * SECOND)
+            store._news["billing"] = old
+            await stage.pass_time(5 * MINUTE)
+            assert [kind.value for _, kind in stage.exchanges()] == ["password", "refresh_token"]
+            assert stage.stored()[0].generation == old.generation + 1
 
     play(story)

@@ -15,7 +15,7 @@ from rotator.core.errors import Misconfigured, Unavailable
 from rotator.core.grants import Grant
 from rotator.core.health import Listed
 from rotator.core.policy import Moment
-from rotator.core.ports import Entry, Heard, Lease
+from rotator.core.ports import Enrolment, Entry, Heard, Lease
 from rotator.core.pressure import Line
 from rotator.core.publication import Publication, Settled
 from rotator.core.tokens import AccessToken, Secret
@@ -602,5 +602,29 @@ def test_what_is_due_is_shared_and_what_is_left_to_another_is_taken_a_moment_lat
             assert set(store.leased) == set(everybody)
             await stage.pass_time(MINUTE)
             assert at_desks(daemon) == set()
+
+    play(story)
+
+
+def test_who_was_entered_as_nobody_here_can_serve_it_leaves_though_it_is_due() -> None:
+    async def story() -> None:
+        stage, store = beside()
+        async with stage.play():
+            await stage.pass_time(MINUTE)
+            fits = stage.roster.registered
+            assert fits is not None
+
+            def registered(entry: Entry) -> Enrolment:
+                if entry.text == "unfit":
+                    raise Misconfigured("there is no such target here")
+                return fits(entry)
+
+            stage.roster.registered = registered
+            await store.enrol(due_here(stage, store))
+            store.meanwhile["a"] = lambda: store.shelf.entries.__setitem__("a", Entry("a", "lab", "unfit"))
+            await stage.pass_time(MINUTE)
+            assert not store.meanwhile
+            assert store.leased.count("a") <= 2
+            assert sum("left out" in event.sentence for event in stage.told) <= 2
 
     play(story)
