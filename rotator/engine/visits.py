@@ -34,7 +34,7 @@ from rotator.engine.turns import Turns
 ROOM = {Line.HELD: 512, Line.MISSING: 128, Line.FAILING: 128}
 """So many of each provider and line stand at desks because they are due: more than any gate lets in within a sweep,
 and none of them can keep out those of another line."""
-PAGE, PATIENCE = 128, timedelta(seconds=10)
+PAGE, PATIENCE = glance.PAGE, timedelta(seconds=10)
 """So many the walk looks at together, and how long it waits for those that it brought to desks."""
 PACE = 50
 """So many it looks at in a second once it has been everywhere."""
@@ -168,11 +168,11 @@ class Visits:
             desk = self._desks.get(name)
             if desk is None or name in busy or name in self._hosted:
                 continue
-            if name in self._called and name not in self._refused and desk.is_due(now):
-                continue
             if name in self._refused:
-                # What it was made of counts no more, not even for what it waits for.
+                # What it was made of counts no more, not even for what is due or what it waits for.
                 self._desks.let_go(name)
+                continue
+            if name in self._called and desk.is_due(now):
                 continue
             # How often it failed is known to its desk only: whoever came anew would be tried again at once, for ever.
             if self._turns.awaits(name) or desk.is_ahead or desk.is_held(now) or desk.failures:

@@ -10,8 +10,6 @@ import pytest
 
 from rotator.core.errors import Unavailable
 from rotator.core.grants import Grant
-from rotator.core.policy import Moment
-from rotator.core.ports import Lease
 from rotator.core.publication import Publication
 from rotator.core.tokens import AccessToken, Secret
 from rotator.lab import world
@@ -228,9 +226,7 @@ def test_who_finds_the_lease_taken_forgets_nothing_that_the_store_lost() -> None
             await stage.pass_time(HOUR)
             assert stage.stored()[0].generation == old.generation + 1
             store._put(old, stage.clock.now())
-            moment = stage.clock.moment()
-            until = Moment(moment.now + 20 * SECOND, moment.boot_id, moment.boottime + 20 * SECOND)
-            store._leases["billing"] = Lease("billing", "another", 99, until)
+            await store.lease("billing", "another", stage.clock.moment(), 20 * SECOND)
             await stage.pass_time(12 * SECOND)
             store._news["billing"] = old
             await stage.pass_time(5 * MINUTE)

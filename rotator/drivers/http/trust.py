@@ -27,7 +27,8 @@ class _Made:
 
 class Trust:
     """All who ask while the thread is away are answered by the next look, never by one that had begun before they
-    asked. A thread that hangs cannot be ended: until it comes back no second one is spent on this file."""
+    asked. A thread that hangs cannot be ended: until it comes back no second one is spent on this file. Both hold as
+    long as this object: one made anew for the same file knows of neither."""
 
     def __init__(self, ca_file: Path | None, *, patience: timedelta = PATIENCE) -> None:
         self._ca_file = ca_file
