@@ -45,12 +45,14 @@ class Row:
 
 @dataclass
 class Matrix:
-    """Strikes a machine. ``plan`` says which thread makes which call, and as which of its name, in this life."""
+    """Strikes a machine. ``plan`` says which thread makes which call, and as which of its name, in this life;
+    ``astray`` are the runs whose fault hit a call that touches none of what counts, and was felt all the same."""
 
     machine: Machine
     logs: Path
     plan: Plan = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
+    astray: list[Row] = field(default_factory=list)
     missed: int = 0
 
     def learn(self) -> Plan:
@@ -89,9 +91,9 @@ class Matrix:
     def run(self, half: Half, thread: int, name: str, number: int, fault: Fault) -> Row | None:
         """One rotation with one fault; None where it struck nothing that counts. Afterwards all is settled again."""
 
-        def strike() -> list[tuple[Point, Call]]:
+        def strike() -> Point | None:
             self._rotate(half, self.log, thread, tracer.one_fault(name, number, fault))
-            return points.of(tracer.read(self.log, thread), half, self.machine.folder)
+            return points.struck(tracer.read(self.log, thread), half, self.machine.folder)
 
         return self._judged(fault, strike)
 
@@ -103,12 +105,12 @@ class Matrix:
         while not 0 < CHECKPOINT_PAGES - machine.frames() <= FRAMES_OF_A_ROTATION:
             machine.rotate()
 
-        def strike() -> list[tuple[Point, Call]]:
+        def strike() -> Point | None:
             only = ("-P", str(machine.stage.database))
             with tracer.attached(self.log, machine.process.pid, *only, *tracer.one_fault(name, number, fault)):
                 for _ in range(2):
                     machine.rotate(or_fail=True)
-            return points.of_checkpoint(tracer.read(self.log))
+            return points.struck_of_checkpoint(tracer.read(self.log))
 
         return self._judged(fault, strike)
 
@@ -116,11 +118,11 @@ class Matrix:
     def log(self) -> Path:
         return self.logs / "run"
 
-    def _judged(self, fault: Fault, strike: Callable[[], list[tuple[Point, Call]]]) -> Row | None:
+    def _judged(self, fault: Fault, strike: Callable[[], Point | None]) -> Row | None:
         machine = self.machine
         granted, passwords, generation = machine.granted, machine.passwords, machine.stored().generation
         began, wrong = time.monotonic(), []
-        named = strike()
+        point = strike()
         died = machine.process.popen.poll() is not None
         if died:
             wrong += self._bury(fault)
@@ -132,11 +134,14 @@ class Matrix:
             self.learn()
         wrong += [f"temporary files: {left}"] if (left := machine.leftovers()) else []
         wrong += [f"the state is damaged: {stored.damage}"] if stored.damage else []
-        point = next((at for at, call in named if call.struck), None)
-        if point is None:
+        wrong += [f"{spent} logins for {lost} lost answers"] if spent != lost or lost > 1 else []
+        if point is None or point.place is Place.ELSEWHERE:
+            # A call that tells of no step, such as one of the control socket: only a death explains what was lost.
+            wrong += [f"{lost} answers lost, and nobody died"] if lost and not died else []
+            if died or lost or wrong:
+                self.astray.append(Row(point or points.NOWHERE, fault, lost > 0, spent, seconds, tuple(wrong)))
             return None
         wrong += [f"{lost} answers lost outside the window"] if lost and not point.in_window else []
-        wrong += [f"{spent} logins for {lost} lost answers"] if spent != lost or lost > 1 else []
         self.rows.append(Row(point, fault, lost > 0, spent, seconds, tuple(wrong)))
         return self.rows[-1]
 

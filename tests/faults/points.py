@@ -23,6 +23,7 @@ class Place(StrEnum):
     STORE = "store"
     PROVIDER = "provider"
     TARGET = "target"
+    ELSEWHERE = "elsewhere"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,9 @@ class Point:
     def __str__(self) -> str:
         return f"{self.step}: {self.name} #{self.turn}"
 
+
+# Whoever died in a trace that names no call that was struck.
+NOWHERE = Point(Half.ANSWER, Place.ELSEWHERE, "nowhere", "none", 0)
 
 SECRETS, INTENT, SEND = "read the secrets", "look again, save the intent", "send the request"
 RECEIVE, SAVE, PUBLISH, MARK = "receive the answer", "save", "publish", "mark as delivered"
@@ -132,9 +136,17 @@ def of(calls: Iterable[Call], half: Half, folder: Path) -> list[tuple[Point, Cal
     return named
 
 
-def of_checkpoint(calls: Iterable[Call]) -> list[tuple[Point, Call]]:
-    """Name the calls on the database file, which is written by a checkpoint and by nothing else."""
-    return [(Point(Half.ANSWER, Place.STORE, CHECKPOINT, call.name, call.number), call) for call in calls]
+def struck(calls: Iterable[Call], half: Half, folder: Path) -> Point | None:
+    """What the fault of a trace hit; None where it hit nothing."""
+    calls = list(calls)
+    if named := next((at for at, call in of(calls, half, folder) if call.struck), None):
+        return named
+    return next((Point(half, Place.ELSEWHERE, "elsewhere", at.name, at.number) for at in calls if at.struck), None)
+
+
+def struck_of_checkpoint(calls: Iterable[Call]) -> Point | None:
+    """The same for the calls on the database file, which is written by a checkpoint and by nothing else."""
+    return next((Point(Half.ANSWER, Place.STORE, CHECKPOINT, at.name, at.number) for at in calls if at.struck), None)
 
 
 def _step(place: Place, half: Half, saved: bool) -> str:

@@ -140,19 +140,21 @@ def _report(what: str, matrix: Matrix, seen: Seen, kept: Path, figures: Figures)
     """Tell, keep the table, and judge what holds for every fault."""
     rows, struck = matrix.rows, matrix.machine
     place = kept / f"{what.replace(' ', '-')}{'-all' if WHOLE else ''}.md"
-    place.write_text(table(f"Calls {what}", rows))
+    everything = rows + matrix.astray
+    place.write_text(table(f"Calls {what}", everything))
     slowest = max(row.seconds for row in rows)
-    lost = sum(row.lost for row in rows)
+    lost = sum(row.lost for row in everything)
     figures(
         f"strace, {what}: {len(rows)} calls struck in {len({row.point for row in rows})} places, {matrix.missed} aimed "
-        f"again; {lost} answers lost, all in the window: {sum(row.passwords for row in rows)} logins; "
+        f"again, of them {len(matrix.astray)} felt; {lost} answers lost, all in the window: "
+        f"{sum(row.passwords for row in everything)} logins; "
         f"all well again within {slowest:.1f} s ({place})"
     )
     figures(
         f"  reader: {seen.reads} reads, {len(seen.tokens)} tokens; torn {seen.torn}, missing {seen.missing}, "
         f"expired {seen.expired}; least time left {seen.least_left:.1f} s"
     )
-    assert [str(row) for row in rows if row.wrong] == []
+    assert [str(row) for row in everything if row.wrong] == []
     assert seen.reads > 100
     assert (seen.torn, seen.missing, seen.expired) == (0, 0, 0), seen.oddities
     assert seen.generations == sorted(seen.generations), "an older generation came back"
