@@ -112,6 +112,10 @@ def _parse(path: FilePath) -> File:
             raw = handle.read(LARGEST + 1)
     except FileNotFoundError:
         raise Misconfigured(f"{path}: there is no such configuration file", mend="give the right --config") from None
+    except IsADirectoryError:
+        raise Misconfigured(
+            f"{path}: the configuration cannot be read: it is a folder", mend="give the file in it by --config"
+        ) from None
     except OSError as error:
         raise Misconfigured(
             f"{path}: the configuration cannot be read: {error.strerror}", mend="run as its owner or group"

@@ -268,7 +268,7 @@ def test_the_file_is_looked_for_in_order(tmp_path: Path) -> None:
 def test_a_named_file_that_is_not_there_is_an_error_and_so_is_a_folder(tmp_path: Path) -> None:
     for path, words in (
         (tmp_path / "absent.toml", "there is no such configuration file"),
-        (tmp_path, "cannot be read"),
+        (tmp_path, "it is a folder"),
     ):
         with pytest.raises(Misconfigured, match=words) as caught:
             settings.load(path, {})
