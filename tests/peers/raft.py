@@ -72,6 +72,10 @@ class Node:
             self.process = None
 
 
+# No answer, or that of a node which is about to go, is sealed, or sends its callers to another.
+_LEADS_NO_MORE = frozenset({0, 307, 500, 503})
+
+
 @dataclass
 class Cluster:
     """The three nodes. ``ask`` goes to one node; ``do`` to the active one, which must take it."""
@@ -123,7 +127,7 @@ class Cluster:
 
         def answered() -> bool:
             told.append(self.ask(self.wait_active(), method, path, body))
-            return told[-1][0] not in (0, 500, 503)
+            return told[-1][0] not in _LEADS_NO_MORE
 
         wait(answered, f"an answer to {method} {path}")
         status, answer = told[-1]
