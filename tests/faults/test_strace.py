@@ -146,7 +146,7 @@ def _report(what: str, matrix: Matrix, seen: Seen, kept: Path, figures: Figures)
     lost = sum(row.lost for row in everything)
     figures(
         f"strace, {what}: {len(rows)} calls struck in {len({row.point for row in rows})} places, {matrix.missed} aimed "
-        f"again, of them {len(matrix.astray)} felt; {lost} answers lost, all in the window: "
+        f"again, {len(matrix.astray)} felt elsewhere; {lost} answers lost, all in the window: "
         f"{sum(row.passwords for row in everything)} logins; "
         f"all well again within {slowest:.1f} s ({place})"
     )
